@@ -1,0 +1,134 @@
+"""Pictures to arrays and back: the one reader and the one writer of image files.
+
+An image is a float32 array H x W x 3, sRGB, 0..255.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from models.cli import UserError, whole
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif"}
+WRITABLE = {".png", ".jpg", ".jpeg", ".webp"}
+MAX_PIXELS = 1_000_000_000  # more than any camera; beyond it a file is taken for a decompression bomb
+
+
+def read_image(path, max_pixels=MAX_PIXELS):
+    """The picture at `path` as float32 H x W x 3, 0..255; alpha, if any, is left out.
+
+    Raises UserError where there is no such file, or it is no whole picture.
+    """
+    return read_image_and_alpha(path, max_pixels)[0]
+
+
+def read_image_and_alpha(path, max_pixels=MAX_PIXELS):
+    """(image, alpha): float32 H x W x 3 and H x W or None, both 0..255.
+
+    EXIF orientation is obeyed; palette, grey, 16-bit, CMYK and colour-managed pictures become sRGB.
+    """
+    picture = open_picture(path, max_pixels)
+    alpha = None
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        alpha = np.asarray(rgba.getchannel("A"), np.float32)
+        picture = rgba.convert("RGB")
+        alpha = None if alpha.min() == 255 else alpha
+    elif picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        return np.repeat(grey_levels(picture)[:, :, None], 3, axis=2), None
+    return np.asarray(picture.convert("RGB"), np.float32), alpha
+
+
+def open_picture(path, max_pixels=MAX_PIXELS):
+    """A PIL image, decoded to the last pixel, upright, in sRGB if it said what its colours were."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    path = Path(path)
+    if path.suffix.lower() in (".heic", ".heif"):
+        register_heif(path)
+    Image.MAX_IMAGE_PIXELS = None  # our own limit below; PIL's would warn at 89 megapixels
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged EXIF is not worth a warning: the pixels count
+            picture = Image.open(path)
+            width, height = picture.size
+            if width * height > max_pixels:
+                raise UserError(f"{path}: {width} x {height} is more than {max_pixels:,} pixels; it is not read")
+            picture.load()
+            return ImageOps.exif_transpose(to_srgb(picture))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, not a picture") from None
+    except PermissionError:
+        raise UserError(f"{path}: no permission to read it") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: not a picture that can be read") from None
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, OverflowError) as error:
+        # what Pillow's decoders raise on broken files; the text is theirs
+        raise UserError(f"{path}: broken picture: {error}") from None
+
+
+def register_heif(path):
+    try:
+        import pillow_heif
+    except ImportError:
+        raise UserError(f"{path}: HEIC pictures need `pip install pillow-heif`") from None
+    pillow_heif.register_heif_opener()
+
+
+def to_srgb(picture):
+    """Colours of another profile (Display P3 from a phone, Adobe RGB, CMYK) converted to sRGB."""
+    profile = picture.info.get("icc_profile")
+    if not profile or picture.mode not in ("RGB", "RGBA", "CMYK"):
+        return picture
+    import io
+
+    from PIL import ImageCms
+
+    mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError):
+        return picture  # a broken profile: take the numbers as they are
+    converted.info.pop("icc_profile", None)
+    return converted
+
+
+def grey_levels(picture):
+    """0..255 float32 from 16-bit, 32-bit or floating-point grey."""
+    levels = np.asarray(picture, np.float32)
+    if picture.mode == "F":
+        levels = np.nan_to_num(levels)
+        return np.clip(levels * (255 if levels.max() <= 1 else 1), 0, 255)
+    return np.clip(levels / (257 if levels.max() > 255 else 1), 0, 255)
+
+
+def write_image(path, image, alpha=None, quality=95, **options):
+    """Write float32 H x W x 3 (0..255, rounded and clipped), with alpha H x W where the format has it.
+
+    The suffix of `path` chooses PNG, JPEG or WebP; UserError otherwise. `options` go to Pillow's save().
+    """
+    from PIL import Image
+
+    path = Path(path)
+    check_writable(path)
+    levels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    suffix = path.suffix.lower()
+    if alpha is not None and suffix not in (".jpg", ".jpeg"):
+        levels = np.dstack([levels, np.clip(np.rint(alpha), 0, 255).astype(np.uint8)])
+    if suffix != ".png":
+        options["quality"] = quality
+    if suffix in (".jpg", ".jpeg"):
+        options["subsampling"] = 0 if quality >= 90 else 2  # dreams live in saturated edges: keep their colour sharp
+    with whole(path) as temporary:
+        Image.fromarray(levels).save(temporary, **options)
+
+
+def check_writable(path):
+    """Raise UserError now, before hours of work, if no picture can be written under that name."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITABLE:
+        raise UserError(f"{path}: cannot write {suffix or 'a picture without a suffix'}; use .png, .jpg or .webp")

@@ -1,0 +1,131 @@
+"""What the five scripts share at the command line: a parser, errors in one line, exit statuses, files written whole.
+
+Nothing heavy is imported here, so that `--help` answers at once.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user can put right. Its text is one line that says what is wrong and what to do.
+
+    `status` is the exit status: 2 where the command line is at fault, otherwise 1.
+    """
+
+    status = 1
+
+
+class UsageError(UserError):
+    status = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors, no abbreviated options, and help that shows every default."""
+
+    def __init__(self, **options):
+        options.setdefault("formatter_class", HelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message):
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """80 columns; the default goes at the end of an option's help, unless there is none or the text tells it."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=26, width=80)
+
+    def _get_help_string(self, action):
+        text = action.help or ""
+        silent = action.default in (None, False, argparse.SUPPRESS) or action.default == []
+        if silent or "%(default)" in text or not action.option_strings:
+            return text
+        if isinstance(action.default, (list, tuple)):
+            return f"{text} (default: {' '.join(map(str, action.default))})"
+        return f"{text} (default: %(default)s)"
+
+
+def run(main):
+    """Call main() as the whole of a script, and exit with its status.
+
+    A UserError, an OSError (full disk, no permission) or running out of memory ends in one line on stderr;
+    Ctrl-C exits with 130, after main's own clean-up; a SIGTERM cleans up like Ctrl-C and exits with 143.
+    """
+    script = Path(sys.argv[0]).name
+
+    def terminated(signum, frame):
+        raise SystemExit(128 + signum)
+
+    signal.signal(signal.SIGTERM, terminated)
+    try:
+        status = main() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        status = fail(script, error, error.status)
+    except KeyboardInterrupt:
+        status = fail(script, "interrupted", 130, kind="")
+    except BrokenPipeError:  # the reader of our output, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        status = fail(script, f"{where}{error.strerror or error}", 1)
+    except MemoryError:
+        status = fail(script, "not enough memory; try a smaller picture (--max-size) or batch", 1)
+    sys.exit(status)
+
+
+def fail(script, message, status, kind="error: "):
+    line = " ".join(str(message).split())
+    print(f"{script}: {kind}{line}", file=sys.stderr)
+    return status
+
+
+def note(message, quiet=False):
+    """One line on stderr that is no error."""
+    if not quiet:
+        print(message, file=sys.stderr)
+
+
+def progress(total=None, quiet=False, **options):
+    """A tqdm bar on stderr with its ETA; `quiet` silences it. Use it as a context manager and call update()."""
+    from tqdm import tqdm
+
+    options.setdefault("dynamic_ncols", True)
+    return tqdm(total=total, disable=quiet, file=sys.stderr, **options)
+
+
+@contextlib.contextmanager
+def whole(path):
+    """Write a file whole or not at all: yields a temporary path beside `path` (same suffix), which replaces
+    `path` when the block ends well and is removed when it does not. Missing parent folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def closest(name, names):
+    """The end of an error line about a wrong name: the nearest right ones."""
+    import difflib
+
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names[:8])}" + " ..." * (len(names) > 8)
