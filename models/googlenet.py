@@ -1,0 +1,130 @@
+"""GoogLeNet as torchvision has it: batch norm everywhere, 3x3 convolutions in the "5x5" branch.
+
+Szegedy et al., Going Deeper with Convolutions, 2014. The Caffe network of 2015 is in googlenet_bvlc.py.
+"""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .layers import BasicConv2d, MaxPool2d, adaptive_avg_pool, flatten_chw
+from .network import Network
+
+# what follows each stage, and its widths: input, 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
+INCEPTION = {
+    "inception3a": (192, 64, 96, 128, 16, 32, 32),
+    "inception3b": (256, 128, 128, 192, 32, 96, 64),
+    "inception4a": (480, 192, 96, 208, 16, 48, 64),
+    "inception4b": (512, 160, 112, 224, 24, 64, 64),
+    "inception4c": (512, 128, 128, 256, 24, 64, 64),
+    "inception4d": (512, 112, 144, 288, 32, 64, 64),
+    "inception4e": (528, 256, 160, 320, 32, 128, 128),
+    "inception5a": (832, 256, 160, 320, 32, 128, 128),
+    "inception5b": (832, 384, 192, 384, 48, 128, 128),
+}
+
+
+class Inception(nn.Module):
+    def __init__(self, inputs, n1x1, n3x3_reduce, n3x3, n5x5_reduce, n5x5, pool_proj):
+        super().__init__()
+        self.branch1 = BasicConv2d(inputs, n1x1, 1)
+        self.branch2 = [BasicConv2d(inputs, n3x3_reduce, 1), BasicConv2d(n3x3_reduce, n3x3, 3, padding=1)]
+        # torchvision's well-known slip, in which its weights were trained: 3x3 here, too
+        self.branch3 = [BasicConv2d(inputs, n5x5_reduce, 1), BasicConv2d(n5x5_reduce, n5x5, 3, padding=1)]
+        self.branch4 = [MaxPool2d(3, 1, padding=1, ceil_mode=True), BasicConv2d(inputs, pool_proj, 1)]
+
+    def stages(self, name, x):
+        outputs = [self.branch1(x)]
+        yield f"{name}.branch1", outputs[0]
+        for branch in ("branch2", "branch3", "branch4"):
+            y = x
+            for i, layer in enumerate(self[branch]):
+                y = layer(y)
+                yield f"{name}.{branch}.{i}", y
+            outputs.append(y)
+        yield name, mx.concatenate(outputs, axis=-1)
+
+
+class InceptionAux(nn.Module):
+    """The auxiliary classifiers of the paper, which torchvision's training uses and its prediction does not."""
+
+    def __init__(self, inputs, num_classes):
+        super().__init__()
+        self.conv = BasicConv2d(inputs, 128, 1)
+        self.fc1 = nn.Linear(2048, 1024)
+        self.fc2 = nn.Linear(1024, num_classes)
+        self.dropout = nn.Dropout(0.7)
+
+    def __call__(self, x):
+        x = self.conv(adaptive_avg_pool(x, 4))
+        return self.fc2(self.dropout(nn.relu(self.fc1(flatten_chw(x)))))
+
+
+class GoogLeNet(Network):
+    def __init__(self, num_classes=1000, aux=False):
+        super().__init__()
+        self.conv1 = BasicConv2d(3, 64, 7, stride=2, padding=3)
+        self.maxpool1 = MaxPool2d(3, 2, ceil_mode=True)
+        self.conv2 = BasicConv2d(64, 64, 1)
+        self.conv3 = BasicConv2d(64, 192, 3, padding=1)
+        self.maxpool2 = MaxPool2d(3, 2, ceil_mode=True)
+        for name, widths in INCEPTION.items():
+            self[name] = Inception(*widths)
+        self.maxpool3 = MaxPool2d(3, 2, ceil_mode=True)
+        self.maxpool4 = MaxPool2d(2, 2, ceil_mode=True)
+        if aux:
+            self.aux1 = InceptionAux(512, num_classes)
+            self.aux2 = InceptionAux(528, num_classes)
+        self.dropout = nn.Dropout(0.2)
+        self.fc = nn.Linear(1024, num_classes)
+
+    def stages(self, x):
+        for name in (
+            *("conv1", "maxpool1", "conv2", "conv3", "maxpool2", "inception3a", "inception3b", "maxpool3"),
+            *("inception4a", "aux1", "inception4b", "inception4c", "inception4d", "aux2", "inception4e"),
+            *("maxpool4", "inception5a", "inception5b"),
+        ):
+            if name.startswith("aux"):
+                if name in self:
+                    yield name, self[name](x)
+                continue
+            if name.startswith("inception"):
+                for inner, x in self[name].stages(name, x):  # noqa: B020  (the last one is the module's output)
+                    yield inner, x
+            else:
+                x = self[name](x)
+                yield name, x
+        x = x.mean(axis=(1, 2))
+        yield "avgpool", x
+        yield "fc", self.fc(self.dropout(x))
+
+    def aliases(self):
+        return googlenet_aliases()
+
+
+def googlenet_aliases():
+    """The names of Caffe (BVLC), lucid (and its TensorFlow graph), dream-creator and neural-dream."""
+    names = {"conv1": "conv1", "conv2": "conv2", "conv3": "conv3"}
+    caffe = {"conv1": "conv1/7x7_s2", "conv2": "conv2/3x3_reduce", "conv3": "conv2/3x3", "fc": "loss3/classifier"}
+    caffe |= {f"maxpool{i}": f"pool{i}/3x3_s2" for i in (1, 2, 3, 4)} | {"avgpool": "pool5/7x7_s1"}
+    names = {theirs: ours for ours, theirs in caffe.items()}
+    names |= {"conv2d0": "conv1", "conv2d1": "conv2", "conv2d2": "conv3", "softmax2_pre_activation": "fc"}
+    inner = {
+        # ours: Caffe's, lucid's
+        "branch1": ("1x1", "1x1"),
+        "branch2.0": ("3x3_reduce", "3x3_bottleneck"),
+        "branch2.1": ("3x3", "3x3"),
+        "branch3.0": ("5x5_reduce", "5x5_bottleneck"),
+        "branch3.1": ("5x5", "5x5"),
+        "branch4.0": ("pool", "pool"),
+        "branch4.1": ("pool_proj", "pool_reduce"),
+    }
+    for module in INCEPTION:
+        stage = module.removeprefix("inception")
+        names[f"inception_{stage}/output"] = names[f"mixed{stage}"] = names[f"inception_{stage}"] = module
+        for ours, (theirs, lucids) in inner.items():
+            names[f"inception_{stage}/{theirs}"] = names[f"inception_{stage}_{theirs}"] = f"{module}.{ours}"
+            names[f"mixed{stage}_{lucids}"] = names[f"mixed{stage}.{theirs}"] = f"{module}.{ours}"
+            names[f"mixed{stage}.conv_{theirs}"] = f"{module}.{ours}"
+        for branch in ("branch2", "branch3", "branch4"):
+            names[f"{module}.{branch}"] = f"{module}.{branch}.1"
+    return names

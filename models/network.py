@@ -1,0 +1,131 @@
+"""What every network does: normalise pixels, name its layers, and compute no further than it is asked to."""
+
+import functools
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from .cli import UsageError, UserError, closest
+
+
+class Network(nn.Module):
+    """The base of the architectures. A subclass writes `stages`, and `aliases` if its layers have other names too.
+
+    The names of its modules are torchvision's, so that the path of a parameter is the key in a state dict.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.metadata = {"mean": [127.5] * 3, "std": [127.5] * 3, "channel_order": "RGB", "classes": None}
+        self.path = None
+
+    def __setattr__(self, name, value):
+        # metadata is no parameter: keep it out of the dict that nn.Module makes of its arrays, dicts and lists
+        if name == "metadata":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def stages(self, x):
+        """Yield (name, activation) from the first layer to the logits. x: N x H x W x 3, normalised.
+
+        MLX is lazy: what is yielded costs nothing until it is evaluated, and nothing is built beyond the last
+        stage that the caller takes.
+        """
+        raise NotImplementedError
+
+    def aliases(self):
+        """{name in other people's programs: name here}."""
+        return {}
+
+    def normalise(self, images):
+        """N x H x W x 3, RGB 0..255, to what the first layer takes."""
+        meta = self.metadata
+        x = (mx.array(images) - mx.array(meta["mean"])) * (1 / mx.array(meta["std"]))
+        return x[..., ::-1] if meta["channel_order"] == "BGR" else x
+
+    def activations(self, images, names):
+        """{name: activation} for layers by any of their names.
+
+        images: N x H x W x 3 float32, RGB 0..255. Activations are N x H x W x C, those of the classifier N x C.
+        Raises UsageError for a wrong name; ValueError (MLX's) for images too small to reach the layer.
+        """
+        wanted = {name: self.resolve(name) for name in names}
+        missing = set(wanted.values())
+        found = {}
+        for name, activation in self.stages(self.normalise(images)):
+            if name in missing:
+                found[name] = activation
+                missing.discard(name)
+                if not missing:
+                    break
+        return {name: found[resolved] for name, resolved in wanted.items()}
+
+    def __call__(self, images):
+        """Logits N x classes of images N x H x W x 3, RGB 0..255."""
+        return self.activations(images, ["logits"])["logits"]
+
+    def resolve(self, name):
+        """torchvision's name of the layer that `name` means; UsageError with the closest names otherwise."""
+        if name in self.table:
+            return name
+        if name in self.all_aliases:
+            return self.all_aliases[name]
+        names = [*self.layers, *self.all_aliases]
+        raise UsageError(f"there is no layer {name!r} in this network: {closest(name, names)}")
+
+    @property
+    def layers(self):
+        """The names of all layers that can be dreamed on, in order."""
+        return list(self.table)
+
+    @property
+    def classes(self):
+        """The names of the classes in the order of the logits, or None where the file has none."""
+        return self.metadata.get("classes")
+
+    @functools.cached_property
+    def table(self):
+        """{name: (channels, stride)} in order; the stride is in pixels, None after the spatial average."""
+        size = 512  # any multiple of 32 shows the strides; nothing is computed, MLX is lazy
+        table = {}
+        for name, activation in self.stages(mx.zeros((1, size, size, 3))):
+            height = activation.shape[1] if activation.ndim == 4 else 0
+            table[name] = (activation.shape[-1], round(size / height) if height > 7 else None)
+        return table
+
+    @functools.cached_property
+    def all_aliases(self):
+        known = {alias: name for alias, name in self.aliases().items() if name in self.table}
+        last = next(reversed(self.table))
+        return known | {"logits": last} | ({} if "fc" in self.table else {"fc": last})
+
+    def fits(self, height, width, names):
+        """Whether an image of that size reaches the layers `names` with at least one cell of the widest stride."""
+        strides = [stride for _, stride in self.table.values() if stride]
+        try:
+            shapes = [a.shape for a in self.activations(mx.zeros((1, height, width, 3)), names).values()]
+        except ValueError:  # a window larger than its input
+            return False
+        wanted = max(self.table[self.resolve(name)][1] or max(strides) for name in names)
+        return min(height, width) >= wanted and all(min(shape) > 0 for shape in shapes)
+
+    def fill(self, arrays, source):
+        """Set every parameter from {path: array}. UserError says which are missing, unexpected or misshapen."""
+        own = dict(nn.utils.tree_flatten(self.parameters()))
+        problems = [f"{key} is missing" for key in own if key not in arrays]
+        problems += [f"{key} is unexpected" for key in arrays if key not in own]
+        problems += [
+            f"{key} is {shape(arrays[key])} where {shape(own[key])} is needed"
+            for key in own
+            if key in arrays and tuple(arrays[key].shape) != own[key].shape
+        ]
+        if problems:
+            more = f", and {len(problems) - 4} more" if len(problems) > 4 else ""
+            raise UserError(f"{source}: the weights do not fit: {'; '.join(problems[:4])}{more}")
+        self.load_weights([(key, mx.array(np.asarray(value, np.float32))) for key, value in arrays.items()])
+
+
+def shape(array):
+    return " x ".join(map(str, array.shape)) or "a number"
