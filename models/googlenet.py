@@ -41,7 +41,9 @@ class Inception(nn.Module):
                 y = layer(y)
                 yield f"{name}.{branch}.{i}", y
             outputs.append(y)
-        yield name, mx.concatenate(outputs, axis=-1)
+        output = mx.concatenate(outputs, axis=-1)
+        yield name, output
+        return output
 
 
 class InceptionAux(nn.Module):
@@ -88,8 +90,7 @@ class GoogLeNet(Network):
                     yield name, self[name](x)
                 continue
             if name.startswith("inception"):
-                for inner, x in self[name].stages(name, x):  # noqa: B020  (the last one is the module's output)
-                    yield inner, x
+                x = yield from self[name].stages(name, x)
             else:
                 x = self[name](x)
                 yield name, x
@@ -103,7 +104,6 @@ class GoogLeNet(Network):
 
 def googlenet_aliases():
     """The names of Caffe (BVLC), lucid (and its TensorFlow graph), dream-creator and neural-dream."""
-    names = {"conv1": "conv1", "conv2": "conv2", "conv3": "conv3"}
     caffe = {"conv1": "conv1/7x7_s2", "conv2": "conv2/3x3_reduce", "conv3": "conv2/3x3", "fc": "loss3/classifier"}
     caffe |= {f"maxpool{i}": f"pool{i}/3x3_s2" for i in (1, 2, 3, 4)} | {"avgpool": "pool5/7x7_s1"}
     names = {theirs: ours for ours, theirs in caffe.items()}

@@ -13,7 +13,12 @@ class BasicConv2d(nn.Module):
         self.bn = nn.BatchNorm(outputs, eps=1e-3)
 
     def __call__(self, x):
-        return nn.relu(self.bn(self.conv(x)))
+        return nn.relu(conv_bn(self.conv, self.bn, x))
+
+
+def conv_bn(conv, bn, x):
+    """Convolution, then batch norm."""
+    return bn(conv(x))
 
 
 class ReLU(nn.Module):

@@ -1,0 +1,60 @@
+"""VGG-16 and VGG-19 (Simonyan and Zisserman, 2014), in torchvision's layout, which Caffe's weights fit as well."""
+
+import mlx.nn as nn
+
+from .layers import MaxPool2d, ReLU, adaptive_avg_pool, flatten_chw
+from .network import Network
+
+WIDTHS = (64, 128, 256, 512, 512)  # of the five blocks
+
+
+class VGG(Network):
+    depths = ()  # how many convolutions each block has
+
+    def __init__(self, num_classes=1000):
+        super().__init__()
+        self.features = []
+        inputs = 3
+        for width, depth in zip(WIDTHS, self.depths, strict=True):
+            for _ in range(depth):
+                self.features += [nn.Conv2d(inputs, width, 3, padding=1), ReLU()]
+                inputs = width
+            self.features.append(MaxPool2d(2, 2))
+        self.classifier = [
+            *(nn.Linear(512 * 7 * 7, 4096), ReLU(), nn.Dropout()),
+            *(nn.Linear(4096, 4096), ReLU(), nn.Dropout()),
+            nn.Linear(4096, num_classes),
+        ]
+
+    def stages(self, x):
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            yield f"features.{i}", x
+        x = adaptive_avg_pool(x, 7)
+        yield "avgpool", x
+        x = flatten_chw(x)
+        for i, layer in enumerate(self.classifier):
+            x = layer(x)
+            if not isinstance(layer, nn.Dropout):
+                yield f"classifier.{i}", x
+
+    def aliases(self):
+        """The papers' and Caffe's names: conv5_1, relu5_1, pool5, fc6 ... fc8."""
+        names = {"fc6": "classifier.0", "relu6": "classifier.1", "fc7": "classifier.3", "relu7": "classifier.4"}
+        names["fc8"] = "classifier.6"
+        i = 0
+        for block, depth in enumerate(self.depths, 1):
+            for conv in range(1, depth + 1):
+                names[f"conv{block}_{conv}"], names[f"relu{block}_{conv}"] = f"features.{i}", f"features.{i + 1}"
+                i += 2
+            names[f"pool{block}"] = f"features.{i}"
+            i += 1
+        return names
+
+
+class VGG16(VGG):
+    depths = (2, 2, 3, 3, 3)
+
+
+class VGG19(VGG):
+    depths = (2, 2, 4, 4, 4)
