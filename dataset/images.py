@@ -106,6 +106,16 @@ def grey_levels(picture):
     return np.clip(levels / (257 if levels.max() > 255 else 1), 0, 255)
 
 
+def resize_image(image, size):
+    """H x W x C or H x W float32, resampled to `size` (height, width) by Lanczos, without a detour through 8 bits."""
+    from PIL import Image
+
+    if image.ndim == 3:
+        return np.dstack([resize_image(channel, size) for channel in np.moveaxis(image, 2, 0)])
+    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    return np.clip(np.asarray(resized), 0, 255)
+
+
 def write_image(path, image, alpha=None, quality=95, **options):
     """Write float32 H x W x 3 (0..255, rounded and clipped), with alpha H x W where the format has it.
 

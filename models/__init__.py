@@ -1,8 +1,8 @@
 """The networks: what there is, and load().
 
-    import models
-    net = models.load("googlenet")
-    acts = net.activations(images, ["inception4c", "fc"])   # (N, H, W, 3) float32 RGB 0..255 -> {name: mx.array}
+import models
+net = models.load("googlenet")
+acts = net.activations(images, ["inception4c", "fc"])   # (N, H, W, 3) float32 RGB 0..255 -> {name: mx.array}
 """
 
 import importlib
@@ -17,6 +17,9 @@ blas.load()  # before anything imports mlx.core
 __version__ = "0.1.0"
 WEIGHTS = Path(__file__).parent / "weights"
 STARTER = WEIGHTS / "googlenet_starter_mlx.npz"
+STARTER_NOTE = (
+    "note: this is the small starter network; `python convert.py --download googlenet` brings the ImageNet classic"
+)
 
 
 @dataclass(frozen=True)

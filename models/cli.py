@@ -128,4 +128,6 @@ def closest(name, names):
 
     names = list(names)
     near = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names[:8])}" + " ..." * (len(names) > 8)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"there are {', '.join(names[:8])}" + " ..." * (len(names) > 8)
