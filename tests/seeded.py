@@ -1,0 +1,84 @@
+"""What the references (make_references.py, with torch) and the tests (test_networks.py, with MLX) must have in common.
+
+Both draw the same weights and pictures from here, so that a reference is a few numbers an activation and no file
+of weights. The draws are PCG64's raw bits, whose stream NumPy guarantees for all its versions.
+"""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+REFERENCES = Path(__file__).parent / "references"
+CLASSES = 10
+PERIOD = 1_000_003  # longer draws repeat, since VGG has 130 million weights; a prime, so that no two rows are alike
+SAMPLES, PROJECTIONS = 24, 8  # of an activation
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network as it is compared.
+
+    The sizes are odd and not square, and such that every pooling layer meets an even side and an odd one where
+    that matters (where its last window hangs over the border, or does not reach it).
+    """
+
+    size: tuple  # height, width
+    gradients: tuple  # layers whose 1/2 sum a^2 is differentiated with respect to the picture
+    batch: int = 1
+    biases: float = 0.2  # their scale: that of the activations
+    gain: float = 0.9  # of batch norm: less where residual blocks add up
+
+
+CASES = {
+    "alexnet": Case((75, 101), ("features.4", "features.12", "classifier.6"), batch=2),
+    "googlenet": Case((65, 91), ("inception3a.branch2.0", "inception4c", "fc")),
+    "vgg16": Case((65, 91), ("features.20", "features.30")),
+    "vgg19": Case((51, 67), ("features.25", "classifier.6")),
+    "resnet50": Case((65, 91), ("layer2.0", "layer3.5", "fc"), gain=0.5),
+}
+
+# a row for every activation, and one for every gradient, named "gradient of LAYER"
+TABLE = np.dtype([("name", "S40"), ("shape", "4i4"), ("largest", "f4"), ("values", f"{SAMPLES + PROJECTIONS}f4")])
+
+
+def draw(key, shape):
+    """Uniform float32 in -1..1, the same for the same key."""
+    size = int(np.prod(shape))
+    bits = np.random.PCG64(zlib.crc32(key.encode())).random_raw(min(size, PERIOD))
+    return np.resize((bits >> np.uint64(40)).astype(np.float32) / 2**23 - 1, shape)
+
+
+def weights(shapes, case):
+    """{key: array} for {key: shape in torch's order}, under which activations neither vanish nor explode."""
+    arrays = {}
+    for key, shape in shapes.items():
+        values = draw(key, shape)
+        if key.endswith("running_mean"):
+            values *= 0.3
+        elif key.endswith("running_var"):
+            values = 1 + 0.5 * values
+        elif key.endswith("bias"):
+            values *= case.biases
+        elif len(shape) == 1:  # batch norm's
+            values = case.gain * (1 + 0.45 * values)
+        else:
+            values *= np.sqrt(3 * 2 / np.prod(shape[1:]))  # variance 2 / fan-in: He et al., 2015
+        arrays[key] = values
+    return arrays
+
+
+def picture(batch, height, width):
+    """batch x height x width x 3, RGB 0..255."""
+    return 127.5 + 127.5 * draw("picture", (batch, height, width, 3))
+
+
+def digest(activation):
+    """(largest magnitude, values): elements here and there, then projections on random vectors, which no wrong
+    element escapes. activation: N x H x W x C or N x C.
+    """
+    flat = np.asarray(activation, np.float64).ravel()
+    where = ((draw("samples", (SAMPLES,)) + 1) / 2 * flat.size).astype(int)
+    projections = draw("projections", (PROJECTIONS, flat.size)) @ flat / np.sqrt(flat.size)
+    return np.abs(flat).max(), np.concatenate([flat[where], projections])
