@@ -89,7 +89,7 @@ def meadow(image):
         x, radius = rng.integers(WIDTH), 0.6 + 2.2 * (y - 420) / (HEIGHT - 420)
         tint = [colour(238, 232, 220), colour(232, 196, 60), colour(196, 70, 62)][rng.integers(3)]
         ys, xs = np.ogrid[:HEIGHT, :WIDTH]
-        disc = np.exp(-(((ys - y) / radius) ** 2 + ((xs - x) / (radius * 1.3)) ** 2) ** 2)
+        disc = np.exp(-((((ys - y) / radius) ** 2 + ((xs - x) / (radius * 1.3)) ** 2) ** 2))
         image = mix(image, tint, disc)
     return image
 

@@ -16,7 +16,7 @@ from torchvision import models as torchvision
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# transform_input: what torchvision's pretrained GoogLeNet and Inception v3 do. It turns ImageNet's statistics into 2x - 1
+# transform_input, as in the pretrained GoogLeNet and Inception v3, turns statistics of ImageNet into 2x - 1
 TORCHVISION = {
     "alexnet": lambda: torchvision.alexnet(num_classes=CLASSES),
     "googlenet": lambda: torchvision.GoogLeNet(CLASSES, aux_logits=True, transform_input=True, init_weights=False),

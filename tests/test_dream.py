@@ -1,0 +1,204 @@
+"""dream.py: the algorithm against the notebook's, and the command line as a user meets it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from seeded import REFERENCES
+
+import dream
+import models
+from dataset.images import read_image, read_image_and_alpha
+from models.cli import UsageError, UserError
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--octaves", "2", "--steps", "1", "--layers", "inception3a", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def net():
+    return models.load("googlenet", weights=models.STARTER)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A small picture, as a user's file."""
+    path = tmp_path / "photo.png"
+    Image.fromarray(picture(40, 56)).save(path)
+    return path
+
+
+def picture(height, width, channels=3):
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / np.mean((np.float64(a) - b) ** 2))
+
+
+def run(*arguments, cwd, script="dream.py"):
+    """A script in a process of its own: (exit status, stdout, stderr)."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+# --- The algorithm ---
+
+
+@pytest.mark.parametrize("layer", ["inception3b", "inception4c", "guided"])
+def test_agrees_with_the_notebook(net, layer):
+    references = np.load(REFERENCES / "dreams.npz")
+    guide = references["guide"].astype(np.float32) if layer == "guided" else None
+    target = "inception3b" if layer == "guided" else layer
+    dreamed = dream.deepdream(net, references["picture"].astype(np.float32), [target], steps=3, jitter=0, guide=guide)
+    assert psnr(dreamed, references[layer]) > 50
+    assert psnr(references["picture"], references[layer]) < 32  # or the comparison would show nothing
+
+
+def test_the_same_seed_gives_the_same_dream(net):
+    image = np.float32(picture(48, 64))
+    options = {"layers": ["inception3a"], "octaves": 2, "steps": 2}
+    first, again, other = (dream.deepdream(net, image, seed=seed, **options) for seed in (7, 7, 8))
+    assert first.dtype == np.float32 and first.shape == image.shape
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_targets(net):
+    target = dream.parse_targets(net, ["inception_4c/5x5_reduce:3,5=0.5"])[0]
+    assert target == dream.Target("inception4c.branch3.0", (3, 5), 0.5)
+    for wrong in ("inception4c:x", "inception4c:512", "inception4c=much", "inception9z", "inception4c:-1"):
+        with pytest.raises(UsageError):
+            dream.parse_targets(net, [wrong])
+
+
+def test_channels_and_weights_matter(net):
+    image = np.float32(picture(48, 64))
+    options = {"octaves": 1, "steps": 1, "jitter": 0}
+    dreams = [
+        dream.deepdream(net, image, layers, **options)
+        for layers in (["conv2"], ["conv2:3"], ["conv2", "conv1"], ["conv2", "conv1=5"])
+    ]
+    for i, one in enumerate(dreams):
+        assert all(np.abs(one - other).max() > 0.1 for other in dreams[:i])
+
+
+def test_octaves_that_are_too_small_are_left_out(net):
+    targets = dream.parse_targets(net, ["inception4c"])
+    assert dream.octave_sizes(net, (40, 56, 3), targets, 4, 1.4) == [(40, 56), (29, 40), (21, 29)]
+    with pytest.raises(UserError, match="too few"):
+        dream.octave_sizes(net, (1, 1, 3), targets, 4, 1.4)
+
+
+def test_a_flat_picture_stays_finite(net):
+    dreamed = dream.deepdream(net, np.zeros((32, 32, 3), np.float32), ["inception4c"], octaves=1, steps=2)
+    assert np.isfinite(dreamed).all()
+
+
+# --- The command line ---
+
+
+def test_dreams_with_nothing_but_a_picture(photo, tmp_path):
+    status, out, _ = run(photo, cwd=tmp_path)
+    assert (status, out) == (0, "photo_dream.png\n")
+    dreamed = read_image(tmp_path / "photo_dream.png")
+    assert dreamed.shape == (40, 56, 3)
+    assert 5 < np.abs(dreamed - read_image(photo)).mean() < 60
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "no picture given"),
+        (["missing.png"], "no such file"),
+        (["text.jpg"], "not a picture"),
+        (["cut.jpg"], "broken picture"),
+        (["pixel.png"], "too few"),
+        (["folder"], "is a folder"),
+        (["photo.png", "--layers", "inception4z"], "did you mean inception4"),
+        (["photo.png", "--layers", "conv2:64"], "no channel 64"),
+        (["--layers", "conv2", "photo.png"], "put photo.png before --layers"),
+        (["photo.png", "--octaves", "0"], "--octaves"),
+        (["photo.png", "--octave-scale", "nan"], "--octave-scale"),
+        (["photo.png", "--model", "lenet"], "invalid choice"),
+        (["photo.png", "--model", "vgg16"], "convert.py --download vgg16"),
+        (["photo.png", "--model", "vgg16", "--weights", str(models.STARTER)], "weights of googlenet"),
+        (["photo.png", "--weights", "text.jpg"], "text.jpg"),
+        (["photo.png", "-o", "photo.png"], "is an input"),
+        (["photo.png", "-o", "dream.txt"], "cannot write .txt"),
+        (["photo.png", "--guide", "text.jpg"], "not a picture"),
+        (["photo.png", "--wdith", "100"], "--wdith"),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(photo, tmp_path, arguments, words):
+    (tmp_path / "text.jpg").write_text("I am no picture\n")
+    Image.fromarray(picture(1, 1)).save(tmp_path / "pixel.png")
+    Image.fromarray(picture(64, 64)).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:1500])
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    status, out, err = run(*arguments, "--quiet", cwd=tmp_path)
+    assert status in (1, 2) and out == ""
+    assert err.startswith("dream.py: error: ") and err.count("\n") == 1
+    assert words in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_several_pictures_one_of_them_broken(photo, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no")
+    Image.fromarray(picture(32, 32)).save(tmp_path / "other.jpg")
+    status, out, err = run(photo, "broken.png", "other.jpg", "-o", "dreams", *TINY, cwd=tmp_path)
+    assert status == 1 and "1 of 3" in err
+    assert sorted(p.name for p in (tmp_path / "dreams").iterdir()) == ["other_dream.png", "photo_dream.png"]
+
+
+def test_lists(tmp_path):
+    status, out, _ = run("--list-models", cwd=tmp_path)
+    assert status == 0 and all(name in out for name in models.REGISTRY)
+    status, out, _ = run("--list-layers", cwd=tmp_path)
+    assert status == 0 and "inception4c.branch2.0" in out and out.splitlines()[1].split() == ["conv1", "64", "2"]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "I;16", "1"])
+def test_every_kind_of_picture(tmp_path, mode):
+    path = tmp_path / ("photo.jpg" if mode == "CMYK" else "photo.png")
+    if mode == "I;16":
+        Image.fromarray(picture(32, 40, 1)[:, :, 0].astype(np.uint16) * 257).save(path)
+    else:
+        Image.fromarray(picture(32, 40, 4), "RGBA").convert(mode).save(path)
+    image, alpha = read_image_and_alpha(path)
+    assert image.shape == (32, 40, 3) and image.dtype == np.float32 and image.max() <= 255
+    assert (alpha is not None) == (mode in ("LA", "P", "RGBA"))
+    assert run(path, "-o", "out.png", *TINY, cwd=tmp_path)[0] == 0
+    with Image.open(tmp_path / "out.png") as out:
+        assert out.mode == ("RGBA" if alpha is not None else "RGB")
+        if alpha is not None:
+            assert np.array_equal(np.asarray(out.getchannel("A")), alpha)
+
+
+def test_sixteen_bits_are_scaled(tmp_path):
+    levels = np.linspace(0, 65535, 32 * 40).reshape(32, 40).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    assert np.allclose(read_image(tmp_path / "deep.png")[:, :, 0], levels / 257, atol=0.01)
+
+
+def test_exif_orientation(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6  # the camera was turned by 90 degrees
+    Image.fromarray(picture(30, 50)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").shape == (50, 30, 3)
+
+
+@pytest.mark.parametrize("suffix, kind", [("jpg", "JPEG"), ("webp", "WEBP"), ("PNG", "PNG")])
+def test_formats_and_sizes(photo, tmp_path, suffix, kind):
+    assert run(photo, "-o", f"out.{suffix}", "--width", "70", *TINY, cwd=tmp_path)[0] == 0
+    with Image.open(tmp_path / f"out.{suffix}") as out:
+        assert (out.format, out.size) == (kind, (70, 50))
+    assert run(photo, "-o", f"out.{suffix}", "--max-size", "42", *TINY, cwd=tmp_path)[0] == 0
+    with Image.open(tmp_path / f"out.{suffix}") as out:
+        assert out.size == (42, 30)
