@@ -15,6 +15,8 @@ import sys
 from collections import deque
 from pathlib import Path
 
+from models.cli import UserError
+
 ROOT = str(Path(__file__).resolve().parent.parent)
 START = "import sys; sys.path[0] = sys.argv[1]; from dataset.workers import work; work()"
 
@@ -66,7 +68,7 @@ class Workers:
         except (EOFError, pickle.UnpicklingError, ValueError):
             raise self.lost(process) from None
         if failed:
-            raise RuntimeError(f"in a worker process:\n{answer}")
+            raise answer
         return answer
 
     def lost(self, process):
@@ -86,13 +88,17 @@ class Workers:
             yield self.receive(waiting.popleft())
 
     def close(self):
+        """Ends the processes, each after the task it is at, so that none leaves a file half-written."""
         for process in self.processes:
-            process.kill()
-        for process in self.processes:
-            process.wait()
-            process.stdout.close()
             with contextlib.suppress(BrokenPipeError):  # a task not yet written
                 process.stdin.close()
+            process.stdout.close()
+        for process in self.processes:
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def __enter__(self):
         return self
@@ -120,10 +126,14 @@ def work():
 
 
 def attempt(handle, task):
-    """(failed, answer or traceback)"""
+    """(failed, the answer or the error)"""
     try:
         return False, handle(task)
+    except UserError as error:
+        return True, UserError(str(error))  # a subclass may not survive pickling
+    except (OSError, MemoryError) as error:  # a full disk: the user's affair, told in one line by cli.run
+        return True, error
     except Exception:
         import traceback
 
-        return True, traceback.format_exc()
+        return True, RuntimeError(f"in a worker process:\n{traceback.format_exc()}")
