@@ -463,9 +463,9 @@ def searcher(hashes):
         found = []
         for i in range(*task):
             distances = np.bitwise_count(upright[:i] ^ hashes[i][:, None])
-            near = np.argwhere(distances <= HASH_DISTANCE)
-            near = near[np.argsort(distances[near[:, 0], near[:, 1]], kind="stable")]
-            found += [(i, int(j), int(orientation)) for orientation, j in near]
+            near = np.flatnonzero(distances <= HASH_DISTANCE)  # argwhere takes four times as long
+            near = near[np.argsort(distances.ravel()[near], kind="stable")]
+            found += [(i, int(place % i), int(place // i)) for place in near]
         return found
 
     return handle
