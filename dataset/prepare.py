@@ -456,16 +456,19 @@ def near_twins(sources, journal, options):
 
 def searcher(hashes):
     """The workers' function: (start, stop) -> [(i, j, orientation)] for i in that range and all j < i near to it, by i,
-    then the nearest first."""
-    upright = hashes[:, 0].copy()
+    then the nearest first, by orientation."""
+    upright, step = hashes[:, 0].copy(), 8192  # so many at a time stay in the processor's cache
 
     def handle(task):
         found = []
         for i in range(*task):
-            distances = np.bitwise_count(upright[:i] ^ hashes[i][:, None])
-            near = np.flatnonzero(distances <= HASH_DISTANCE)  # argwhere takes four times as long
-            near = near[np.argsort(distances.ravel()[near], kind="stable")]
-            found += [(i, int(place % i), int(place // i)) for place in near]
+            near = []
+            for start in range(0, i, step):
+                distances = np.bitwise_count(upright[start : min(start + step, i)] ^ hashes[i][:, None])
+                for place in np.flatnonzero(distances <= HASH_DISTANCE):
+                    orientation, j = divmod(int(place), distances.shape[1])
+                    near.append((int(distances[orientation, j]), orientation, start + j))
+            found += [(i, j, orientation) for _, orientation, j in sorted(near)]
         return found
 
     return handle
