@@ -12,13 +12,22 @@ from models.cli import UserError, whole
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif"}
 WRITABLE = {".png", ".jpg", ".jpeg", ".webp"}
+GREY_LEVELS = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # Pillow's modes of more than 8 bits
 MAX_PIXELS = 1_000_000_000  # more than any camera; beyond it a file is taken for a decompression bomb
+
+
+class PictureError(UserError):
+    """A file that is no whole picture; `reason` says in a word or two what is wrong, without its path."""
+
+    def __init__(self, path, reason, detail):
+        super().__init__(f"{path}: {detail}")
+        self.reason = reason
 
 
 def read_image(path, max_pixels=MAX_PIXELS):
     """The picture at `path` as float32 H x W x 3, 0..255; alpha, if any, is left out.
 
-    Raises UserError where there is no such file, or it is no whole picture.
+    Raises PictureError where there is no such file, or it is no whole picture.
     """
     return read_image_and_alpha(path, max_pixels)[0]
 
@@ -30,14 +39,30 @@ def read_image_and_alpha(path, max_pixels=MAX_PIXELS):
     """
     picture = open_picture(path, max_pixels)
     alpha = None
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+    if has_alpha(picture):
         rgba = picture.convert("RGBA")
         alpha = np.asarray(rgba.getchannel("A"), np.float32)
         picture = rgba.convert("RGB")
         alpha = None if alpha.min() == 255 else alpha
-    elif picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+    elif picture.mode in GREY_LEVELS:
         return np.repeat(grey_levels(picture)[:, :, None], 3, axis=2), None
     return np.asarray(picture.convert("RGB"), np.float32), alpha
+
+
+def read_picture(path, max_pixels=MAX_PIXELS):
+    """What read_image reads, as an 8-bit RGB PIL image: a quarter of the memory."""
+    from PIL import Image
+
+    picture = open_picture(path, max_pixels)
+    if picture.mode in GREY_LEVELS:
+        return Image.fromarray(np.rint(grey_levels(picture)).astype(np.uint8)).convert("RGB")
+    if has_alpha(picture):
+        picture = picture.convert("RGBA")
+    return picture.convert("RGB")
+
+
+def has_alpha(picture):
+    return picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
 
 
 def open_picture(path, max_pixels=MAX_PIXELS):
@@ -54,27 +79,29 @@ def open_picture(path, max_pixels=MAX_PIXELS):
             picture = Image.open(path)
             width, height = picture.size
             if width * height > max_pixels:
-                raise UserError(f"{path}: {width} x {height} is more than {max_pixels:,} pixels; it is not read")
+                raise PictureError(
+                    path, "too large", f"{width} x {height} is more than {max_pixels:,} pixels; it is not read"
+                )
             picture.load()
             return ImageOps.exif_transpose(to_srgb(picture))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise PictureError(path, "no such file", "no such file") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, not a picture") from None
+        raise PictureError(path, "not a picture", "is a folder, not a picture") from None
     except PermissionError:
-        raise UserError(f"{path}: no permission to read it") from None
+        raise PictureError(path, "no permission", "no permission to read it") from None
     except UnidentifiedImageError:
-        raise UserError(f"{path}: not a picture that can be read") from None
+        raise PictureError(path, "not a picture", "not a picture that can be read") from None
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, OverflowError) as error:
         # what Pillow's decoders raise on broken files; the text is theirs
-        raise UserError(f"{path}: broken picture: {error}") from None
+        raise PictureError(path, "broken", f"broken picture: {error}") from None
 
 
 def register_heif(path):
     try:
         import pillow_heif
     except ImportError:
-        raise UserError(f"{path}: HEIC pictures need `pip install pillow-heif`") from None
+        raise PictureError(path, "needs pillow-heif", "HEIC pictures need `pip install pillow-heif`") from None
     pillow_heif.register_heif_opener()
 
 

@@ -1,0 +1,165 @@
+"""Finding the pictures of an ImageFolder: FOLDER/<class>/*.jpg, or FOLDER/train/<class> and FOLDER/val/<class>."""
+
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataset.images import SUFFIXES
+from models.cli import UserError, note
+
+JUNK = {"Thumbs.db", "desktop.ini", "__MACOSX"}  # what file managers leave behind, besides hidden files
+VAL_NAMES = ("val", "valid", "validation")
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """classes: names, sorted; paths: one a picture; labels: int32, the class's place in `classes`."""
+
+    classes: tuple
+    paths: tuple
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.paths)
+
+    @property
+    def counts(self):
+        """Pictures a class, in the order of `classes`."""
+        return np.bincount(self.labels, minlength=len(self.classes))
+
+
+def read_folder(root, val=0.0, seed=0):
+    """(train, val): two ImageFolders with the same classes.
+
+    A folder with train/ and val/ is taken as found. Otherwise `val`, a fraction 0..1, of every class (at least one
+    picture, and never its last) is drawn by `seed`; adding a class leaves the draw of the others as it was.
+    Raises UserError where there are no classes or no pictures.
+    """
+    root = Path(root)
+    entries = [entry for entry in list_tree(root) if Path(entry.path).suffix.lower() in SUFFIXES]
+    entries = [entry for entry in entries if entry.class_name]
+    training = [entry for entry in entries if entry.split != "val"]
+    if not training:
+        raise UserError(f"{root}: no pictures in class folders; put them in {root}/<class>/")
+    classes = tuple(sorted({entry.class_name for entry in training}))
+    unknown = sorted({entry.class_name for entry in entries} - set(classes))
+    if unknown:
+        raise UserError(f"{root}/val: class {unknown[0]} is not in {root}/train")
+    if len(training) == len(entries):
+        held_out = draw(training, val, seed)
+        training = [entry for entry in entries if entry.path not in held_out]
+    else:
+        held_out = {entry.path for entry in entries if entry.split == "val"}
+    validation = [entry for entry in entries if entry.path in held_out]
+    for folder in empty_classes(root / training[0].split, classes):
+        note(f"{folder}: no pictures; the class is left out")
+    return folder_of(root, classes, training), folder_of(root, classes, validation)
+
+
+def folder_of(root, classes, entries):
+    label = {name: number for number, name in enumerate(classes)}
+    paths = tuple(os.path.join(root, entry.path) for entry in entries)
+    return ImageFolder(classes, paths, np.array([label[entry.class_name] for entry in entries], np.int32))
+
+
+def draw(entries, fraction, seed):
+    """The paths of a stratified validation set."""
+    classes = {}
+    for entry in entries:
+        classes.setdefault(entry.class_name, []).append(entry.path)
+    drawn = set()
+    for name, paths in classes.items():
+        count = min(max(round(fraction * len(paths)), 1), len(paths) - 1) if fraction > 0 else 0
+        order = np.random.default_rng((seed, zlib.crc32(name.encode()))).permutation(len(paths))
+        drawn.update(paths[i] for i in order[:count])
+    return drawn
+
+
+def empty_classes(folder, classes):
+    subfolders = [entry for entry in folder.iterdir() if entry.is_dir() and not skipped(entry.name)]
+    return sorted(str(entry) for entry in subfolders if entry.name not in classes)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a tree: its path relative to the root, "train", "val" or "", and its class ("" for none)."""
+
+    path: str
+    split: str
+    class_name: str
+
+
+def list_tree(root):
+    """Every file below `root` as an Entry, sorted by path, whatever its suffix.
+
+    It is a tree of splits when its folders are train, val and perhaps test (which is left alone), and nothing else;
+    so a class may well be called "train". Raises UserError where `root` is no folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: " + ("is not a folder" if root.exists() else "no such folder"))
+    folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not skipped(entry.name)}
+    split_tree = "train" in folders and folders <= {"train", "test", *VAL_NAMES} and has_folders(root / "train")
+    entries = []
+    for path in find_files(root):
+        parts = path.split("/")
+        split = ""
+        if split_tree:
+            if parts[0] == "test":
+                continue
+            split = "val" if parts[0] in VAL_NAMES else "train" if parts[0] == "train" else ""
+            parts = parts[1:] if split else parts
+        entries.append(Entry(path, split, parts[0] if len(parts) > 1 else ""))
+    return entries
+
+
+def has_folders(folder):
+    return any(entry.is_dir() and not skipped(entry.name) for entry in folder.iterdir())
+
+
+def find_pictures(root):
+    """The paths of all pictures below a folder, sorted; classes or none."""
+    return [os.path.join(root, path) for path in find_files(root) if Path(path).suffix.lower() in SUFFIXES]
+
+
+def find_files(root):
+    """Relative paths, with "/", of all files below `root`, sorted; hidden ones left out.
+
+    A file that symbolic links reach as well is counted once, under its own path if that lies below `root`.
+    """
+    seen, found, links = set(), [], []
+
+    def walk(folder, real, relative):
+        if real in seen:
+            return
+        seen.add(real)
+        with os.scandir(folder) as entries:
+            entries = [entry for entry in entries if not skipped(entry.name)]
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_symlink():
+                links.append(relative + entry.name)
+            elif entry.is_dir():
+                walk(entry.path, os.path.join(real, entry.name), f"{relative}{entry.name}/")
+            elif entry.is_file():
+                add(os.path.join(real, entry.name), relative + entry.name)
+
+    def add(real, relative):
+        if real not in seen:
+            seen.add(real)
+            found.append(relative)
+
+    walk(root, os.path.realpath(root), "")
+    for relative in links:  # grows while linked folders are walked
+        path = os.path.join(root, relative)
+        if os.path.isdir(path):
+            walk(path, os.path.realpath(path), f"{relative}/")
+        elif os.path.isfile(path):
+            add(os.path.realpath(path), relative)
+    return sorted(found)
+
+
+def skipped(name):
+    return name.startswith(".") or name in JUNK
