@@ -43,7 +43,7 @@ class Entry:
 
     title: str
     module: str  # the file in models/
-    constructor: str  # the class in it; called with num_classes and, where `aux` is true, aux
+    constructor: str  # the class in it; called with num_classes (0: no classifier) and, where `aux` is true, aux
     layer: str  # dreamed on unless another is asked for
     statistics: Statistics  # of the published weights; a weights file carries its own
     num_classes: int = 1000
@@ -56,6 +56,9 @@ class Entry:
 
 REGISTRY = {
     "googlenet": Entry("GoogLeNet (torchvision)", "googlenet", "GoogLeNet", "inception4c", SYMMETRIC, aux=True),
+    "googlenet_bvlc": Entry("GoogLeNet (Caffe, 2015)", "googlenet_bvlc", "BVLC", "inception4c", CAFFE, aux=True),
+    "googlenet_places365": Entry("GoogLeNet Places365", "googlenet_bvlc", "BVLC", "inception4c", PLACES, 365, aux=True),
+    "inception_v3": Entry("Inception v3", "inception_v3", "InceptionV3", "Mixed_6c", SYMMETRIC, aux=True),
     "vgg16": Entry("VGG-16", "vgg", "VGG16", "relu4_3", IMAGENET),
     "vgg19": Entry("VGG-19", "vgg", "VGG19", "relu4_4", IMAGENET),
     "resnet50": Entry("ResNet-50", "resnet", "ResNet50", "layer3", IMAGENET),

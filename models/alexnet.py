@@ -8,7 +8,7 @@ from .network import Network
 
 class AlexNet(Network):
     def __init__(self, num_classes=1000):
-        super().__init__()
+        super().__init__(num_classes)
         self.features = [
             *(nn.Conv2d(3, 64, 11, stride=4, padding=2), ReLU(), MaxPool2d(3, 2)),
             *(nn.Conv2d(64, 192, 5, padding=2), ReLU(), MaxPool2d(3, 2)),
@@ -19,8 +19,9 @@ class AlexNet(Network):
         self.classifier = [
             *(nn.Dropout(), nn.Linear(256 * 6 * 6, 4096), ReLU()),
             *(nn.Dropout(), nn.Linear(4096, 4096), ReLU()),
-            nn.Linear(4096, num_classes),
         ]
+        if num_classes:
+            self.classifier.append(nn.Linear(4096, num_classes))
 
     def stages(self, x):
         for i, layer in enumerate(self.features):

@@ -1,6 +1,7 @@
 """GoogLeNet as torchvision has it: batch norm everywhere, 3x3 convolutions in the "5x5" branch.
 
-Szegedy et al., Going Deeper with Convolutions, 2014. The Caffe network of 2015 is in googlenet_bvlc.py.
+Szegedy et al., Going Deeper with Convolutions, 2014. The Caffe network of 2015, in googlenet_bvlc.py, is a variation
+on it: what differs there is a class attribute here.
 """
 
 import mlx.core as mx
@@ -24,13 +25,12 @@ INCEPTION = {
 
 
 class Inception(nn.Module):
-    def __init__(self, inputs, n1x1, n3x3_reduce, n3x3, n5x5_reduce, n5x5, pool_proj):
+    def __init__(self, conv, size5x5, inputs, n1x1, n3x3_reduce, n3x3, n5x5_reduce, n5x5, pool_proj):
         super().__init__()
-        self.branch1 = BasicConv2d(inputs, n1x1, 1)
-        self.branch2 = [BasicConv2d(inputs, n3x3_reduce, 1), BasicConv2d(n3x3_reduce, n3x3, 3, padding=1)]
-        # torchvision's well-known slip, in which its weights were trained: 3x3 here, too
-        self.branch3 = [BasicConv2d(inputs, n5x5_reduce, 1), BasicConv2d(n5x5_reduce, n5x5, 3, padding=1)]
-        self.branch4 = [MaxPool2d(3, 1, padding=1, ceil_mode=True), BasicConv2d(inputs, pool_proj, 1)]
+        self.branch1 = conv(inputs, n1x1, 1)
+        self.branch2 = [conv(inputs, n3x3_reduce, 1), conv(n3x3_reduce, n3x3, 3, padding=1)]
+        self.branch3 = [conv(inputs, n5x5_reduce, 1), conv(n5x5_reduce, n5x5, size5x5, padding=size5x5 // 2)]
+        self.branch4 = [MaxPool2d(3, 1, padding=1), conv(inputs, pool_proj, 1)]
 
     def stages(self, name, x):
         outputs = [self.branch1(x)]
@@ -47,56 +47,69 @@ class Inception(nn.Module):
 
 
 class InceptionAux(nn.Module):
-    """The auxiliary classifiers of the paper, which torchvision's training uses and its prediction does not."""
+    """The auxiliary classifiers of the paper, which training uses and prediction does not."""
 
-    def __init__(self, inputs, num_classes):
+    def __init__(self, conv, pool, inputs, num_classes):
         super().__init__()
-        self.conv = BasicConv2d(inputs, 128, 1)
+        self.pool = pool
+        self.conv = conv(inputs, 128, 1)
         self.fc1 = nn.Linear(2048, 1024)
         self.fc2 = nn.Linear(1024, num_classes)
         self.dropout = nn.Dropout(0.7)
 
     def __call__(self, x):
-        x = self.conv(adaptive_avg_pool(x, 4))
+        x = self.conv(self.pool(x))
         return self.fc2(self.dropout(nn.relu(self.fc1(flatten_chw(x)))))
 
 
 class GoogLeNet(Network):
+    conv = BasicConv2d
+    size5x5 = 3  # torchvision's well-known slip, in which its weights were trained
+    size_pool4 = 2
+    dropout_rate = 0.2
+    stem = ("conv1", "maxpool1", "conv2", "conv3", "maxpool2")
+
     def __init__(self, num_classes=1000, aux=False):
-        super().__init__()
-        self.conv1 = BasicConv2d(3, 64, 7, stride=2, padding=3)
+        super().__init__(num_classes)
+        self.conv1 = self.conv(3, 64, 7, stride=2, padding=3)
         self.maxpool1 = MaxPool2d(3, 2, ceil_mode=True)
-        self.conv2 = BasicConv2d(64, 64, 1)
-        self.conv3 = BasicConv2d(64, 192, 3, padding=1)
+        self.conv2 = self.conv(64, 64, 1)
+        self.conv3 = self.conv(64, 192, 3, padding=1)
         self.maxpool2 = MaxPool2d(3, 2, ceil_mode=True)
         for name, widths in INCEPTION.items():
-            self[name] = Inception(*widths)
+            self[name] = Inception(self.conv, self.size5x5, *widths)
         self.maxpool3 = MaxPool2d(3, 2, ceil_mode=True)
-        self.maxpool4 = MaxPool2d(2, 2, ceil_mode=True)
-        if aux:
-            self.aux1 = InceptionAux(512, num_classes)
-            self.aux2 = InceptionAux(528, num_classes)
-        self.dropout = nn.Dropout(0.2)
-        self.fc = nn.Linear(1024, num_classes)
+        self.maxpool4 = MaxPool2d(self.size_pool4, 2, ceil_mode=True)
+        if num_classes:
+            self.dropout = nn.Dropout(self.dropout_rate)
+            self.fc = nn.Linear(1024, num_classes)
+        if num_classes and aux:
+            self.aux1 = InceptionAux(self.conv, self.aux_pool, 512, num_classes)
+            self.aux2 = InceptionAux(self.conv, self.aux_pool, 528, num_classes)
+
+    @staticmethod
+    def aux_pool(x):
+        return adaptive_avg_pool(x, 4)
 
     def stages(self, x):
         for name in (
-            *("conv1", "maxpool1", "conv2", "conv3", "maxpool2", "inception3a", "inception3b", "maxpool3"),
-            *("inception4a", "aux1", "inception4b", "inception4c", "inception4d", "aux2", "inception4e"),
-            *("maxpool4", "inception5a", "inception5b"),
+            *self.stem,
+            *("inception3a", "inception3b", "maxpool3"),
+            *("inception4a", "aux1", "inception4b", "inception4c", "inception4d", "aux2", "inception4e", "maxpool4"),
+            *("inception5a", "inception5b"),
         ):
             if name.startswith("aux"):
                 if name in self:
                     yield name, self[name](x)
-                continue
-            if name.startswith("inception"):
+            elif name.startswith("inception"):
                 x = yield from self[name].stages(name, x)
             else:
                 x = self[name](x)
                 yield name, x
         x = x.mean(axis=(1, 2))
         yield "avgpool", x
-        yield "fc", self.fc(self.dropout(x))
+        if "fc" in self:
+            yield "fc", self.fc(self.dropout(x))
 
     def aliases(self):
         return googlenet_aliases()

@@ -39,12 +39,14 @@ class MaxPool2d(nn.Module):
 
 def max_pool(x, kernel_size, stride, padding=0, ceil_mode=False):
     """Max pooling as torch does it: in ceil mode the last window may hang over the right and lower border, if it
-    starts inside the image or its left padding.
+    starts inside the image or its left padding. Raises ValueError where no window fits.
     """
     k, s, p = kernel_size, stride, padding
     if ceil_mode or p:
         ends = [overhang(size, k, s, p) if ceil_mode else p for size in x.shape[1:3]]
         x = mx.pad(x, [(0, 0), (p, ends[0]), (p, ends[1]), (0, 0)], constant_values=-float("inf"))
+    if min(x.shape[1:3]) < k:  # MLX would make an empty map of it
+        raise ValueError(f"a window of {k} x {k} is larger than its input, {x.shape[1]} x {x.shape[2]}")
     return nn.MaxPool2d(k, s)(x)
 
 
@@ -56,20 +58,49 @@ def overhang(size, k, s, p):
     return max((count - 1) * s + k - size - p, 0)
 
 
-def adaptive_avg_pool(x, size):
-    """Averages over size x size bins, from floor(i H / size) to ceil((i + 1) H / size): torch's AdaptiveAvgPool2d."""
-    rows, columns = (bins(length, size, x.dtype) for length in x.shape[1:3])
-    x = mx.tensordot(rows, x, axes=[[1], [1]])  # size x N x W x C
-    x = mx.tensordot(columns, x, axes=[[1], [2]])  # size x size x N x C, columns first
+def avg_pool_3x3(x):
+    """3x3 averages at stride 1, over a border of zeros that count: torch's avg_pool2d(x, 3, stride=1, padding=1)."""
+    x = mx.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    x = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
+    return (x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]) * (1 / 9)
+
+
+def adaptive_avg_pool(x, size, kernel_size=1, stride=1):
+    """Average pooling whose windows are laid out on a map of size x size, and scaled to the map at hand.
+
+    A window [a, b) goes from floor(a H / size) to ceil(b H / size). Single cells make torch's AdaptiveAvgPool2d; on a
+    map of that very size it is ordinary pooling with `kernel_size` and `stride`.
+    """
+    rows, columns = (windows(length, size, kernel_size, stride, x.dtype) for length in x.shape[1:3])
+    x = mx.tensordot(rows, x, axes=[[1], [1]])  # rows x N x W x C
+    x = mx.tensordot(columns, x, axes=[[1], [2]])  # columns x rows x N x C
     return x.transpose(2, 1, 0, 3)
 
 
-def bins(length, size, dtype):
-    matrix = [[0.0] * length for _ in range(size)]
-    for i in range(size):
-        start, end = i * length // size, -(-(i + 1) * length // size)
-        matrix[i][start:end] = [1 / (end - start)] * (end - start)
+def windows(length, size, kernel_size, stride, dtype):
+    """The matrix that averages `length` cells over the windows of adaptive_avg_pool."""
+    matrix = []
+    for first in range(0, size - kernel_size + 1, stride):
+        start, end = first * length // size, -(-(first + kernel_size) * length // size)
+        matrix.append([1 / (end - start) if start <= i < end else 0.0 for i in range(length)])
     return mx.array(matrix, dtype)
+
+
+class LRN(nn.Module):
+    """Local response normalisation across channels, as Caffe's: x / (1 + alpha / 5 * sum of 5 squares) ** 0.75
+    (Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks, 2012, 3.3).
+    """
+
+    def __init__(self, alpha=1e-4):
+        super().__init__()
+        self.alpha = alpha
+
+    def __call__(self, x):
+        channels = x.shape[-1]
+        squares = mx.pad(x * x, [(0, 0), (0, 0), (0, 0), (2, 2)])
+        total = sum(squares[..., i : i + channels] for i in range(5))
+        root = mx.rsqrt(1 + self.alpha / 5 * total)
+        return x * root * mx.sqrt(root)  # a power of -3/4 by way of roots, several times faster
 
 
 def flatten_chw(x):

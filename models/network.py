@@ -1,6 +1,7 @@
 """What every network does: normalise pixels, name its layers, and compute no further than it is asked to."""
 
 import functools
+import math
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,8 +16,9 @@ class Network(nn.Module):
     The names of its modules are torchvision's, so that the path of a parameter is the key in a state dict.
     """
 
-    def __init__(self):
+    def __init__(self, num_classes):
         super().__init__()
+        self.num_classes = num_classes  # 0: no classifier; the features are all there is
         self.metadata = {"mean": [127.5] * 3, "std": [127.5] * 3, "channel_order": "RGB", "classes": None}
         self.path = None
 
@@ -28,7 +30,7 @@ class Network(nn.Module):
             super().__setattr__(name, value)
 
     def stages(self, x):
-        """Yield (name, activation) from the first layer to the logits. x: N x H x W x 3, normalised.
+        """Yield (name, activation) from the first layer to the logits, which come last. x: N x H x W x 3, normalised.
 
         MLX is lazy: what is yielded costs nothing until it is evaluated, and nothing is built beyond the last
         stage that the caller takes.
@@ -92,14 +94,15 @@ class Network(nn.Module):
         table = {}
         for name, activation in self.stages(mx.zeros((1, size, size, 3))):
             height = activation.shape[1] if activation.ndim == 4 else 0
-            table[name] = (activation.shape[-1], round(size / height) if height > 7 else None)
+            # unpadded convolutions take a little off the sides: the stride is the power of two nearby
+            table[name] = (activation.shape[-1], 2 ** round(math.log2(size / height)) if height > 7 else None)
         return table
 
     @functools.cached_property
     def all_aliases(self):
         known = {alias: name for alias, name in self.aliases().items() if name in self.table}
         last = next(reversed(self.table))
-        return known | {"logits": last} | ({} if "fc" in self.table else {"fc": last})
+        return known | ({"logits": last, "fc": last} if self.num_classes else {})
 
     def fits(self, height, width, names):
         """Whether an image of that size reaches the layers `names` with at least one cell of the widest stride."""

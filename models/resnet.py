@@ -44,7 +44,7 @@ class Bottleneck(nn.Module):
 
 class ResNet50(Network):
     def __init__(self, num_classes=1000):
-        super().__init__()
+        super().__init__(num_classes)
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm(64)
         self.maxpool = MaxPool2d(3, 2, padding=1)
@@ -55,7 +55,8 @@ class ResNet50(Network):
                 stride = 2 if block == 0 and stage != "layer1" else 1
                 self[stage].append(Bottleneck(inputs, width, stride))
                 inputs = width * EXPANSION
-        self.fc = nn.Linear(inputs, num_classes)
+        if num_classes:
+            self.fc = nn.Linear(inputs, num_classes)
 
     def stages(self, x):
         yield "conv1", self.conv1(x)
@@ -70,7 +71,8 @@ class ResNet50(Network):
                 x = yield from block.stages(f"{stage}.{i}", x)
         x = x.mean(axis=(1, 2))
         yield "avgpool", x
-        yield "fc", self.fc(x)
+        if "fc" in self:
+            yield "fc", self.fc(x)
 
     def aliases(self):
         """The stages by their own names, and a block's `downsample` as a whole."""

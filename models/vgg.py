@@ -12,7 +12,7 @@ class VGG(Network):
     depths = ()  # how many convolutions each block has
 
     def __init__(self, num_classes=1000):
-        super().__init__()
+        super().__init__(num_classes)
         self.features = []
         inputs = 3
         for width, depth in zip(WIDTHS, self.depths, strict=True):
@@ -23,8 +23,9 @@ class VGG(Network):
         self.classifier = [
             *(nn.Linear(512 * 7 * 7, 4096), ReLU(), nn.Dropout()),
             *(nn.Linear(4096, 4096), ReLU(), nn.Dropout()),
-            nn.Linear(4096, num_classes),
         ]
+        if num_classes:
+            self.classifier.append(nn.Linear(4096, num_classes))
 
     def stages(self, x):
         for i, layer in enumerate(self.features):

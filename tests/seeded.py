@@ -36,8 +36,21 @@ CASES = {
     "googlenet": Case((65, 91), ("inception3a.branch2.0", "inception4c", "fc")),
     "vgg16": Case((65, 91), ("features.20", "features.30")),
     "vgg19": Case((51, 67), ("features.25", "classifier.6")),
+    "googlenet_bvlc": Case((65, 91), ("inception3a.branch3.1", "inception4c", "fc"), biases=20),
+    "googlenet_places365": Case((51, 69), ("inception5b",), biases=20),
+    "inception_v3": Case((123, 121), ("Mixed_6a", "Mixed_6c", "fc")),
     "resnet50": Case((65, 91), ("layer2.0", "layer3.5", "fc"), gain=0.5),
 }
+
+# auxiliary classifiers whose reference takes one size of picture only: compared on a map of theirs, N x H x W x C
+HEADS = {
+    ("googlenet_bvlc", "aux1"): (1, 14, 14, 512),
+    ("googlenet_bvlc", "aux2"): (1, 14, 14, 528),
+    ("inception_v3", "AuxLogits"): (2, 17, 20, 768),
+}
+
+# maximum pools of the networks: kernel, stride, padding, ceil mode
+POOLS = ((2, 2, 0, False), (2, 2, 0, True), (3, 2, 0, False), (3, 2, 0, True), (3, 2, 1, False), (3, 1, 1, False))
 
 # a row for every activation, and one for every gradient, named "gradient of LAYER"
 TABLE = np.dtype([("name", "S40"), ("shape", "4i4"), ("largest", "f4"), ("values", f"{SAMPLES + PROJECTIONS}f4")])
