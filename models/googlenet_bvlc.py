@@ -37,7 +37,3 @@ class BVLC(GoogLeNet):
         classifier takes no other number, so on other images the windows grow or shrink with the image.
         """
         return adaptive_avg_pool(x, 14, kernel_size=5, stride=3)
-
-    def aliases(self):
-        names = super().aliases() | {"pool1/norm1": "norm1", "conv2/norm2": "norm2"}
-        return names | {"loss1/classifier": "aux1", "loss2/classifier": "aux2"}

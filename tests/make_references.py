@@ -209,7 +209,7 @@ def caffe_googlenet():
     yield pool("maxpool4", "inception4e", "MAX", 3, 2)
     yield from inception("inception5a", "maxpool4", 256, 160, 320, 32, 128, 128)
     yield from inception("inception5b", "inception5a", 384, 192, 384, 48, 128, 128)
-    yield "Pooling", "avgpool", ["inception5b"], {"pool": "AVE", "global_pooling": True}
+    yield "Pooling", "avgpool", ["inception5b"], {"pool": "AVE", "global_pooling": "true"}
     yield linear("fc", "avgpool", CLASSES)
 
 
@@ -269,7 +269,7 @@ def opencv(description, x, state):
     blocks = {"Convolution": "convolution", "InnerProduct": "inner_product", "Pooling": "pooling", "LRN": "lrn"}
     for kind, name, bottoms, options in description:
         ends = " ".join(f'bottom: "{bottom}"' for bottom in bottoms) + f' top: "{name}"'
-        inside = " ".join(f"{key}: {str(value).lower() if value is True else value}" for key, value in options.items())
+        inside = " ".join(f"{key}: {value}" for key, value in options.items())
         block = f"{blocks[kind]}_param {{ {inside} }}" if options else ""
         text.append(f'layer {{ name: "{name}" type: "{kind}" {ends} {block} }}')
         blobs = [state[f"{name}.{key}"].numpy() for key in ("weight", "bias") if f"{name}.{key}" in state]

@@ -34,12 +34,12 @@ class Case:
 CASES = {
     "alexnet": Case((75, 101), ("features.4", "features.12", "classifier.6"), batch=2),
     "googlenet": Case((65, 91), ("inception3a.branch2.0", "inception4c", "fc")),
-    "vgg16": Case((65, 91), ("features.20", "features.30")),
+    "vgg16": Case((45, 67), ("features.20", "features.30")),
     "vgg19": Case((51, 67), ("features.25", "classifier.6")),
     "googlenet_bvlc": Case((65, 91), ("inception3a.branch3.1", "inception4c", "fc"), biases=20),
     "googlenet_places365": Case((51, 69), ("inception5b",), biases=20),
-    "inception_v3": Case((123, 121), ("Mixed_6a", "Mixed_6c", "fc")),
-    "resnet50": Case((65, 91), ("layer2.0", "layer3.5", "fc"), gain=0.5),
+    "inception_v3": Case((123, 121), ("Mixed_6c", "fc")),
+    "resnet50": Case((65, 91), ("layer3.5", "fc"), gain=0.5),
 }
 
 # auxiliary classifiers whose reference takes one size of picture only: compared on a map of theirs, N x H x W x C
