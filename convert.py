@@ -4,7 +4,7 @@
 from pathlib import Path
 
 import models
-from models import checkpoints, cli, weights
+from models import cli, renaming, weights
 from models.cli import UsageError, UserError
 
 
@@ -15,24 +15,18 @@ def convert(path, output=None, model=None, dtype="float16", statistics=None, cla
     0..255 that replace those of the published network. classes: names in the order of the classifier. Raises UserError.
     """
     path = Path(path)
-    result = checkpoints.ours(checkpoints.read(path), model)
-    output = Path(output) if output else models.WEIGHTS / f"{result.model}_mlx.npz"
+    arrays, metadata = renaming.load(path, model)
+    output = Path(output) if output else models.WEIGHTS / f"{metadata['model']}_mlx.npz"
     if output.exists() and output.samefile(path):
         raise UsageError(f"{output} is the checkpoint itself: name another file with -o")
-    if classes and len(classes) != result.num_classes:
-        raise UserError(f"{path}: the classifier has {result.num_classes} classes, the list of names {len(classes)}")
-    metadata = {
-        "model": result.model,
-        "num_classes": result.num_classes,
-        "classes": classes,
-        **result.statistics,
-        **(statistics or {}),
-        "aux": result.aux,
-        "source": path.name,
-        "source_sha256": weights.sha256(path),
-        "origin": origin,
-    }
-    weights.write(output, result.arrays, metadata, dtype)
+    if classes and len(classes) != metadata["num_classes"]:
+        raise UserError(
+            f"{path}: the classifier has {metadata['num_classes']} classes, the list of names {len(classes)}"
+        )
+    metadata |= statistics or {}
+    metadata |= {"classes": classes} if classes else {}
+    metadata |= {"origin": origin} if origin else {}
+    weights.write(output, arrays, metadata, dtype)
     return output, metadata
 
 
