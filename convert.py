@@ -1,41 +1,142 @@
 #!/usr/bin/env python3
-"""Turn checkpoints of other frameworks into the weights that this project reads. See --help."""
+"""Foreign checkpoints to the weights that this project reads; the published ones from where they are."""
 
+import json
+import re
 from pathlib import Path
 
+import numpy as np
+
 import models
-from models import cli, renaming, weights
+from models import cli, downloads, publishing, renaming, weights
 from models.cli import UsageError, UserError
 
+TO_CONVERT = Path(__file__).parent / "toConvert"
+LOSSY = ("bfloat16", "int8")  # of which convert.py says what they cost
 
-def convert(path, output=None, model=None, dtype="float16", statistics=None, classes=None, origin=None):
-    """Convert one checkpoint; returns (path of the weights file, its metadata).
 
-    output: None puts it where models.load looks for it. statistics: {"mean", "std", "channel_order"} of pixels
-    0..255 that replace those of the published network. classes: names in the order of the classifier. Raises UserError.
+def convert(path, output=None, model=None, dtype="float16", changes=None, origin=None):
+    """Convert one file; returns (path of the weights file, its metadata, its arrays before rounding).
+
+    output: None puts it where models.load looks for it, unless something is there. changes: metadata that the user
+    gives (mean, std, channel_order, classes). origin: where the file does not tell one. Raises UserError.
     """
     path = Path(path)
     arrays, metadata = renaming.load(path, model)
-    output = Path(output) if output else models.WEIGHTS / f"{metadata['model']}_mlx.npz"
+    usual = models.WEIGHTS / f"{metadata['model']}_mlx.npz"
+    if not output and usual.exists():
+        raise UserError(f"{path}: {usual} is there already: -o OUT writes another file, or replaces that one")
+    output = Path(output or usual)
     if output.exists() and output.samefile(path):
-        raise UsageError(f"{output} is the checkpoint itself: name another file with -o")
-    if classes and len(classes) != metadata["num_classes"]:
-        raise UserError(
-            f"{path}: the classifier has {metadata['num_classes']} classes, the list of names {len(classes)}"
-        )
-    metadata |= statistics or {}
-    metadata |= {"classes": classes} if classes else {}
-    metadata |= {"origin": origin} if origin else {}
+        raise UsageError(f"{output} is the file to convert: name another one with -o")
+    metadata |= changes or {}
+    classes, count = metadata.get("classes"), metadata["num_classes"]
+    if classes and len(classes) != count:
+        raise UserError(f"{path}: its classifier has {count} classes, but there are {len(classes)} names")
+    metadata["origin"] = (changes or {}).get("origin") or metadata.get("origin") or origin
     weights.write(output, arrays, metadata, dtype)
-    return output, metadata
+    return output, metadata, arrays
+
+
+def report(output, metadata, arrays, dtype):
+    """What was written, on stdout."""
+    count = metadata["num_classes"]
+    classes = f"{count} classes" if count else "no classifier"
+    print(f"{output}: {metadata['model']}, {classes}, {dtype}, {output.stat().st_size / 1e6:.1f} MB", flush=True)
+    if dtype in LOSSY:
+        errors = layer_errors(output, arrays)
+        print("relative error by layer: " + ", ".join(f"{name} {error:.2%}" for name, error in errors.items()))
+
+
+def layer_errors(path, arrays):
+    """{stage: relative error} of a weights file against the arrays it was made from, up to the layer that is dreamed
+    on: |a - b| / |b|, over a picture of soft noise of 224 x 224.
+    """
+    from scipy.ndimage import zoom
+
+    image = zoom(np.random.default_rng(0).uniform(0, 255, (9, 9, 3)), (224 / 9, 224 / 9, 1), order=1)[None]
+    rounded = models.load(weights=path)
+    entry = models.entry(rounded.metadata["model"])
+    exact = entry.build(rounded.metadata["num_classes"], aux=rounded.metadata["aux"]).eval()
+    exact.fill(arrays, path)
+    exact.metadata = rounded.metadata
+    names = rounded.layers[: rounded.layers.index(rounded.resolve(entry.layer)) + 1]
+    stages = [name for name in names if re.fullmatch(r"\w+(\.\d+)?", name)]  # no branches, no insides of blocks
+    ours, theirs = (net.activations(image.astype(np.float32), stages) for net in (rounded, exact))
+    arrays = {name: (np.array(ours[name]), np.array(theirs[name])) for name in stages}
+    return {name: float(np.linalg.norm(a - b) / (np.linalg.norm(b) or 1)) for name, (a, b) in arrays.items()}
+
+
+def convert_all(paths, args, tidy=False):
+    """Convert files; returns the exit status. tidy: remove each that is converted. One that fails stays, and the
+    reason is told.
+    """
+    failed = 0
+    for path in paths:
+        try:
+            report(*convert(path, args.output, args.model, args.dtype, changes(args)), args.dtype)
+            if tidy:
+                path.unlink()
+        except UserError as error:
+            failed = max(failed, cli.fail("convert.py", error, error.status))
+    return failed
+
+
+def raw_files():
+    """What lies in toConvert/, without the remains of broken downloads."""
+    files = sorted(path for path in TO_CONVERT.glob("*") if path.is_file() and not path.name.startswith("."))
+    return [path for path in files if not path.name.endswith((".part", ".part.json"))]
+
+
+def download(name, args):
+    """Bring a network's published weights, and convert them, unless they are here. Raises UserError."""
+    output = Path(args.output or models.WEIGHTS / f"{name}_mlx.npz")
+    if output.exists():
+        print(f"{output} is here already")
+        return
+    reasons = []
+    for source in downloads.SOURCES[name]:
+        try:
+            path = downloads.fetch(source, TO_CONVERT, args.quiet)
+            origin = f"{source.terms}; {source.address}"
+            report(*convert(path, output, name, args.dtype, changes(args), origin), args.dtype)
+        except UserError as error:
+            reasons.append(f"{source.host}: {error}")
+            cli.note(reasons[-1], args.quiet)
+            continue
+        if not args.keep:
+            path.unlink()
+        return
+    raise UserError(
+        f"no weights of {name} came ({'; '.join(reasons)}). If you can fetch {downloads.SOURCES[name][0].address} "
+        f"by other means, put it in {TO_CONVERT} and run: python convert.py"
+    )
+
+
+def download_all(names, args):
+    """Download networks; returns the exit status."""
+    failed = 0
+    for name in names:
+        try:
+            download(name, args)
+        except UserError as error:
+            failed = cli.fail("convert.py", error, error.status)
+    return failed
+
+
+def changes(args):
+    """The metadata that the command line gives."""
+    given = pixel_statistics(args.mean, args.std, args.channel_order)
+    given |= {"classes": read_classes(args.classes)} if args.classes else {}
+    return given | ({"origin": args.origin} if args.origin else {})
 
 
 def pixel_statistics(mean, std, order=None):
     """Statistics of pixels 0..255 from the command line's, which count in 0..1 unless a mean is above 1."""
     given = {"channel_order": order} if order else {}
-    if not mean and not std:
+    if mean is None and std is None:
         return given
-    if not mean or not std:
+    if mean is None or std is None:
         raise UsageError("--mean and --std belong together")
     if min(std) <= 0:
         raise UsageError("--std needs three numbers above 0")
@@ -47,50 +148,137 @@ def read_classes(path):
     """The lines of a text file: a class a line, in the order of the classifier."""
     try:
         names = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the names of the classes: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: this is no text in UTF-8") from None
     return [name.strip() for name in names if name.strip()]
 
 
+def print_list():
+    """The table of --list: a row a network."""
+    rows = [("NETWORK", "SIZE", "HERE", "TERMS", "FROM")]
+    for name in models.REGISTRY:
+        sources = downloads.SOURCES.get(name, ())
+        here = "yes" if (models.WEIGHTS / f"{name}_mlx.npz").exists() else "no"
+        if name == "googlenet" and here == "no" and models.STARTER.exists():
+            here = "starter"
+        for i, source in enumerate(sources):
+            size = f"{source.megabytes} MB" if source.megabytes else "?"
+            rows.append(
+                (name, size, here, source.terms, source.host) if i == 0 else ("", size, "", source.terms, source.host)
+            )
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
+
+
+def print_info(path):
+    """What a weights file says of itself, a line a fact."""
+    arrays, metadata = weights.read(path)
+    classes = metadata["classes"] or []
+    names = f" ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''})" if classes else ", without names"
+    count = metadata["num_classes"]
+    facts = {
+        "file": f"{path}, {Path(path).stat().st_size / 1e6:.1f} MB",
+        "sha256": weights.sha256(path),
+        "network": metadata["model"],
+        "classes": f"{count}{names}" if count else "none: the file has no classifier",
+        "auxiliary heads": "yes" if metadata["aux"] else "no",
+        "parameters": f"{sum(array.size for array in arrays.values()):,} in {len(arrays)} arrays, {metadata['dtype']}",
+        "mean": f"{numbers(metadata['mean'])} (R G B, 0..255)",
+        "std": numbers(metadata["std"]),
+        "channel order": metadata["channel_order"],
+        "colour matrix": "; ".join(map(numbers, metadata["color_matrix"])) if metadata["color_matrix"] else "none",
+        "converted from": metadata["source"] or "not told",
+        "its sha256": metadata["source_sha256"] or "not told",
+        "origin": metadata["origin"] or "not told",
+    }
+    told = {"format", "model", "num_classes", "classes", "mean", "std", "channel_order", "color_matrix", "aux"}
+    told |= {"source", "source_sha256", "origin", "dtype"}
+    facts |= {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items() if key not in told}
+    for key, value in facts.items():
+        print(f"{key + ':':17}{value}")
+
+
+def numbers(values):
+    return " ".join(f"{value:g}" for value in values)
+
+
 def parser():
-    p = cli.Parser(
-        prog="convert.py", description="Convert checkpoints of PyTorch to the weights that this project reads."
-    )
-    p.add_argument("file", metavar="FILE", help="checkpoint to convert: .pth, .pt, .pth.tar")
-    p.add_argument("-o", "--output", metavar="OUT", help="weights file to write (default: models/weights/NAME_mlx.npz)")
-    p.add_argument("--model", metavar="NAME", help="network it belongs to (default: recognised from its parameters)")
-    p.add_argument("--dtype", choices=weights.DTYPES[:2], default="float16", help="how numbers are stored")
+    p = cli.Parser(prog="convert.py", description=__doc__)
     p.add_argument(
-        *("--mean",),
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="checkpoints to convert: .pth, .pt, .pth.tar, .caffemodel, .safetensors, .t7, .npz; without any, all that "
+        "lie in toConvert/, which is emptied",
+    )
+    p.add_argument("-o", "--output", metavar="OUT", help="file to write (default: models/weights/NETWORK_mlx.npz)")
+    p.add_argument("--model", metavar="NETWORK", help="what the files are (default: recognised from their parameters)")
+    p.add_argument(
+        "--dtype",
+        choices=weights.DTYPES,
+        default="float16",
+        help="how numbers are stored; bfloat16 and int8 print what that costs at every layer",
+    )
+    p.add_argument(
+        "--mean",
         nargs=3,
         type=float,
         metavar=("R", "G", "B"),
-        help="mean of the pixels that the network was trained with, in 0..1, or in 0..255 if one is above 1 "
-        "(default: that of the published network)",
+        help="mean of the pixels it was trained on, in 0..1, or in 0..255 if one is above 1 (default: as published)",
     )
-    p.add_argument(
-        "--std", nargs=3, type=float, metavar=("R", "G", "B"), help="standard deviation, in the unit of --mean"
-    )
+    p.add_argument("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="standard deviation, in the same unit")
     p.add_argument("--channel-order", choices=("RGB", "BGR"), help="what its first layer takes (default: as published)")
     p.add_argument("--classes", metavar="TXT", help="names of its classes, one a line")
     p.add_argument("--origin", metavar="TEXT", help="licence or note of origin, kept in the file")
+    p.add_argument(
+        "--download", metavar="NETWORK", help="fetch and convert the published weights of a network, or of `all`"
+    )
+    p.add_argument("--keep", action="store_true", help="leave the raw files in toConvert/")
+    p.add_argument("--list", action="store_true", help="print the networks, their sources, sizes and terms")
+    p.add_argument("--info", metavar="FILE", help="print what is in a weights file")
+    p.add_argument(
+        "--publish", metavar="OWNER/NAME", help="show what would go to the Hugging Face hub: FILEs (default: all here)"
+    )
+    p.add_argument("--yes", action="store_true", help="with --publish: send it")
+    p.add_argument("--quiet", action="store_true", help="no progress bars and no notes")
     return p
 
 
 def main():
     args = parser().parse_args()
+    if args.list:
+        return print_list()
+    if args.info:
+        return print_info(args.info)
+    if args.publish:
+        return publishing.publish(args.publish, args.files or published_files(), args.yes)
     if args.model:
         models.entry(args.model)
-    path, metadata = convert(
-        args.file,
-        args.output,
-        args.model,
-        args.dtype,
-        pixel_statistics(args.mean, args.std, args.channel_order),
-        read_classes(args.classes) if args.classes else None,
-        args.origin,
-    )
-    print(f"{path}: {metadata['model']}, {metadata['num_classes']} classes, {path.stat().st_size / 1e6:.1f} MB")
+    if args.download:
+        if args.files:
+            raise UsageError("--download takes no FILE")
+        if args.output and args.download == "all":
+            raise UsageError("-o is for one file, not for --download all")
+        if args.download != "all":
+            models.entry(args.download)
+        return download_all(models.REGISTRY if args.download == "all" else [args.download], args)
+    if args.output and len(args.files) != 1:
+        raise UsageError("-o is for one FILE")
+    if args.files:
+        return convert_all(args.files, args)
+    if not raw_files():
+        raise UsageError(f"nothing to convert: name a FILE, put some in {TO_CONVERT}, or see --download")
+    return convert_all(raw_files(), args, tidy=not args.keep)
+
+
+def published_files():
+    files = sorted(models.WEIGHTS.glob("*_mlx.npz"))
+    if not files:
+        raise UserError(f"there are no weights in {models.WEIGHTS} to publish")
+    return files
 
 
 if __name__ == "__main__":

@@ -83,8 +83,8 @@ def write(path, arrays, metadata, dtype="float16"):
         if not np.isfinite(array).all():
             raise UserError(f"{key} holds numbers that are not finite; the weights are spoilt, nothing was written")
         entries |= narrow(key, array, dtype)
-    with whole(path) as temporary:
-        np.savez(temporary, **entries)
+    with whole(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **entries)
 
 
 def narrow(key, array, dtype):
