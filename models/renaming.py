@@ -25,7 +25,8 @@ def load(path, model=None):
         arrays, metadata = weights.read(path)
         if model not in (None, metadata["model"]):
             raise UserError(f"{path}: these are weights of {metadata['model']}, not of {model}")
-        return arrays, metadata
+        source = {"source": path.name, "source_sha256": weights.sha256(path)}
+        return arrays, metadata | ({} if metadata["source_sha256"] else source)
     checkpoint = checkpoints.read(path)
     try:
         arrays, metadata = ours(checkpoint, model, path.name)

@@ -208,7 +208,6 @@ def published(path, arrays, dtype):
         "model": match.model,
         "num_classes": match.num_classes,
         "aux": match.aux,
-        "origin": "a file without metadata; the statistics are those of torchvision's published weights",
         "source": path.name,
         "dtype": dtype,
     }
