@@ -140,7 +140,7 @@ def foreign_names(modules):
                 names[f"mixed{stage}.{theirs}"] = f"inception{stage}.{branch}.conv"
         for head in ("aux1", "aux2"):
             names |= {f"{head}.loss_conv": f"{head}.conv.conv", f"{head}.loss_fc": f"{head}.fc1"}
-            names[f"{head}.loss_classifier"] = f"{head}.fc2"
+            names |= {f"{head}.loss_classifier": f"{head}.fc2", f"{head}.conv": f"{head}.conv.conv"}  # captum: conv
         return names, {}
     if "conv1_1" in modules:  # VGG of Caffe
         return vgg_names(modules), CAFFE_VGG

@@ -34,11 +34,12 @@ def blob(array, packed=True, shape="new", double=False):
     else:
         out = message(7, message(1, b"".join(varint(size) for size in array.shape)))
     number, wire, dtype = (8, 1, "<f8") if double else (5, 5, "<f4")
-    data = array.astype(dtype).tobytes()
+    array = array.astype(dtype)
     if packed:
-        return out + message(number, data)
-    tag, size = bytes([number << 3 | wire]), len(data) // max(array.size, 1)
-    return out + b"".join(tag + data[i : i + size] for i in range(0, len(data), size))
+        return out + message(number, array.tobytes())
+    tagged = np.empty(array.size, [("tag", "u1"), ("value", dtype)])
+    tagged["tag"], tagged["value"] = number << 3 | wire, array.ravel()
+    return out + tagged.tobytes()
 
 
 V1_TYPES = {"Convolution": 4, "InnerProduct": 14, "ReLU": 18, "Pooling": 17}
