@@ -11,9 +11,12 @@ from pathlib import Path
 import foreign
 import numpy as np
 import pytest
+import seeded
 from foreign import Function, Module
 from fuzz_checkpoints import SEEDS, fuzz
+from mlx.utils import tree_flatten
 
+import models
 from models import checkpoints, renaming, weights
 from models.cli import UserError
 
@@ -412,6 +415,121 @@ def test_what_dream_creator_says():
     assert metadata["color_matrix"] == matrix[::-1].tolist() and metadata["classes"] == ["cat", "dog"]
     extra["normalize_params"] = [[0.5, 0.25, 0], [1, 1, 1], "RGB"]
     assert converted(arrays, extra=extra)[1]["mean"] == [127.5, 63.75, 0]
+
+
+# The GoogLeNet of 2015, from a file to its activations
+
+
+def caffe_weights(names, model="googlenet_bvlc"):
+    """{their name: array in torch's layout} of the seeded weights. names: {"conv1": theirs, "1x1": theirs, ...}"""
+    kinds = dict(zip(("branch1", "branch2.0", "branch2.1", "branch3.0", "branch3.1", "branch4.1"), KINDS, strict=True))
+    net = models.entry(model).build(seeded.CLASSES, aux=True)
+    shapes = {path: array.shape for path, array in tree_flatten(net.parameters())}
+    shapes = {path: (s[0], s[3], s[1], s[2]) if len(s) == 4 else s for path, s in shapes.items()}
+    arrays = {}
+    for path, array in seeded.weights(shapes, seeded.CASES[model]).items():
+        module, _, field = path.rpartition(".")
+        module = module.removesuffix(".conv")
+        if module.startswith("inception"):
+            stage, _, branch = module.removeprefix("inception").partition(".")
+            module = names["inception"](stage, kinds[branch])
+        else:
+            module = names[module]
+        if module:
+            arrays[f"{module}.{field}"] = array
+    return arrays
+
+
+KINDS = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
+CAFFE = {
+    "inception": "inception_{}/{}".format,
+    "conv1": "conv1/7x7_s2",
+    "conv2": "conv2/3x3_reduce",
+    "conv3": "conv2/3x3",
+    "fc": "loss3/classifier",
+    "aux1.conv": "loss1/conv",
+    "aux1.fc1": "loss1/fc",
+    "aux1.fc2": "loss1/classifier",
+    "aux2.conv": "loss2/conv",
+    "aux2.fc1": "loss2/fc",
+    "aux2.fc2": "loss2/classifier",
+}
+NEURAL_DREAM = {
+    "inception": "inception_{}_{}".format,
+    "conv1": "conv1_7x7_s2",
+    "conv2": "conv2_3x3_reduce",
+    "conv3": "conv2_3x3",
+    "fc": None,
+    "aux1.conv": "loss1_conv",
+    "aux1.fc1": "loss1_fc_1",
+    "aux1.fc2": "loss1_classifier_1",
+    "aux2.conv": "loss2_conv",
+    "aux2.fc1": "loss2_fc_1",
+    "aux2.fc2": "loss2_classifier_1",
+}
+DREAM_CREATOR = {
+    "inception": lambda stage, kind: f"mixed{stage}.{kind if kind == 'pool_proj' else f'conv_{kind}'}",
+    "conv1": "conv1",
+    "conv2": "conv2",
+    "conv3": "conv3",
+    "fc": None,
+    "aux1.conv": "aux1.loss_conv",
+    "aux1.fc1": "aux1.loss_fc",
+    "aux1.fc2": "aux1.loss_classifier",
+    "aux2.conv": "aux2.loss_conv",
+    "aux2.fc1": "aux2.loss_fc",
+    "aux2.fc2": "aux2.loss_classifier",
+}
+TRAINED = DREAM_CREATOR | {"fc": "fc"}
+CAPTUM = TRAINED | {f"aux{i}.{part}": f"aux{i}.{part}" for i in (1, 2) for part in ("conv", "fc1", "fc2")}
+
+
+def agrees(path, model="googlenet_bvlc"):
+    """Whether the network in a weights file computes at every stage what OpenCV's reading of a caffemodel does."""
+    net = models.load(weights=path)
+    case = seeded.CASES[model]
+    rows = {row["name"].decode(): row for row in np.load(seeded.REFERENCES / f"{model}.npy")}
+    names = [name for name in net.layers if name in rows]
+    activations = net.activations(seeded.picture(case.batch, *case.size).astype(np.float32), names)
+    for name in names:
+        largest, values = seeded.digest(np.array(activations[name]))
+        assert np.abs(values - rows[name]["values"]).max() < 1e-4 * largest, name
+    return len(names)
+
+
+@pytest.mark.parametrize("v1", [False, True])
+@pytest.mark.parametrize("model", ["googlenet_bvlc", "googlenet_places365"])
+def test_a_caffemodel_to_its_activations(tmp_path, model, v1):
+    arrays = caffe_weights(CAFFE, model)
+    layers = []
+    for key in arrays:
+        if key.endswith(".weight"):
+            name = key.removesuffix(".weight")
+            kind = "Convolution" if arrays[key].ndim == 4 else "InnerProduct"
+            layers.append((name, kind, [arrays[key], arrays[f"{name}.bias"]]))
+    data = foreign.caffemodel(layers, v1, packed=not v1, shape="old" if v1 else "new")
+    # 10 classes are neither network's, so that the user has to say which one it is
+    found, metadata = renaming.load(put(tmp_path / "x.caffemodel", data), model)
+    assert (metadata["model"], metadata["num_classes"], metadata["aux"]) == (model, 10, True)
+    assert metadata["channel_order"] == "BGR"
+    weights.write(tmp_path / "x.npz", found, metadata, "float32")
+    assert agrees(tmp_path / "x.npz", model) > 70
+
+
+@pytest.mark.parametrize("names", [NEURAL_DREAM, DREAM_CREATOR, TRAINED, CAPTUM])
+def test_ports_of_the_caffe_network(tmp_path, names):
+    found, metadata = converted(caffe_weights(names))
+    whole = bool(names["fc"])
+    assert (metadata["model"], metadata["num_classes"], metadata["aux"]) == ("googlenet_bvlc", 10 * whole, whole)
+    weights.write(tmp_path / "x.npz", found, metadata, "float32")
+    assert agrees(tmp_path / "x.npz") > 70
+    assert ("fc" in models.load(weights=tmp_path / "x.npz").layers) == whole
+
+
+def test_places365_by_its_name_where_the_classifier_is_missing():
+    arrays = caffe_weights(NEURAL_DREAM)
+    assert converted(arrays, hint="googlenet_places365.pth")[1]["model"] == "googlenet_places365"
+    assert converted(arrays, hint="x.pth", extra={"base_model": "p365"})[1]["model"] == "googlenet_places365"
 
 
 # Mutations

@@ -143,20 +143,32 @@ def test_published_int8(tmp_path):
     np.testing.assert_allclose(got[key], arrays[key].transpose(0, 2, 3, 1), atol=step)
 
 
-@pytest.mark.parametrize("model", ["googlenet", "vgg16", "vgg19", "resnet50", "alexnet"])
+@pytest.mark.parametrize("model", models.REGISTRY)
 def test_a_network_is_recognised_by_its_shapes(model):
+    usual = models.REGISTRY[model].num_classes
     shapes = weights.shapes_of(model)
     match = weights.recognise(shapes)
-    assert (match.model, match.num_classes, match.aux) == (model, 1000, False) and set(match.keys) == set(shapes)
-    other = {key: (7, *shape[1:]) if shape[0] == 1000 else shape for key, shape in shapes.items()}
+    assert (match.model, match.num_classes, match.aux) == (model, usual, False) and set(match.keys) == set(shapes)
+    # without its 365 classes, Places365's network is BVLC's
+    model = "googlenet_bvlc" if model == "googlenet_places365" else model
+    other = {key: (7, *shape[1:]) if shape[0] == usual else shape for key, shape in shapes.items()}
     assert (weights.recognise(other).model, weights.recognise(other).num_classes) == (model, 7)
-    bare = {key: shape for key, shape in shapes.items() if shape[0] != 1000}
+    bare = {key: shape for key, shape in shapes.items() if shape[0] != usual}
     assert (weights.recognise(bare).model, weights.recognise(bare).num_classes) == (model, 0)
+
+
+@pytest.mark.parametrize("model", [name for name, entry in models.REGISTRY.items() if entry.aux])
+def test_auxiliary_classifiers_are_recognised(model):
+    shapes = dict(weights.shapes_of(model, aux=True))
+    assert weights.recognise(shapes).aux and set(weights.recognise(shapes).keys) == set(shapes)
+    del shapes["fc.bias"]
+    with pytest.raises(UserError, match="fc.bias is missing"):
+        weights.recognise(shapes)
 
 
 def test_a_network_that_is_not_here():
     shapes = dict(weights.shapes_of("resnet50"))
-    with pytest.raises(UserError, match="none|no weights of any network here .googlenet, "):
+    with pytest.raises(UserError, match="no weights of any network here .googlenet, "):
         weights.recognise({"encoder.weight": (4, 4)})
     del shapes["layer2.1.conv2.weight"]
     with pytest.raises(UserError, match=r"nearest is resnet50, but layer2.1.conv2.weight is missing"):
