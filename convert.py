@@ -43,9 +43,11 @@ def report(output, metadata, arrays, dtype):
     count = metadata["num_classes"]
     classes = f"{count} classes" if count else "no classifier"
     print(f"{output}: {metadata['model']}, {classes}, {dtype}, {output.stat().st_size / 1e6:.1f} MB", flush=True)
+    mean, std = numbers(metadata["mean"]), numbers(metadata["std"])
+    print(f"  takes pixels 0..255 minus {mean}, over {std}, as {metadata['channel_order']}", flush=True)
     if dtype in LOSSY:
         errors = layer_errors(output, arrays)
-        print("relative error by layer: " + ", ".join(f"{name} {error:.2%}" for name, error in errors.items()))
+        print("  relative error by layer: " + ", ".join(f"{name} {error:.2%}" for name, error in errors.items()))
 
 
 def layer_errors(path, arrays):

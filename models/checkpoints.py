@@ -176,14 +176,6 @@ def unpickle(data, position=0):
         del stack[mark:]
         return items
 
-    def fill(mapping, pairs):
-        if not isinstance(mapping, dict):
-            raise UserError("the pickle holds something else than tensors, dicts, lists, numbers and strings")
-        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            if not isinstance(key, (str, int)):
-                raise UserError("the pickle holds a dict with keys that are no names")
-            mapping[key] = value
-
     for _ in range(OPERATIONS):
         operation = take(1)
         match operation:
@@ -273,6 +265,16 @@ def unpickle(data, position=0):
     raise UserError("the pickle is far longer than that of any network: refused")
 
 
+def fill(mapping, pairs):
+    """Set keys and values that alternate. Only names and numbers are keys: a tuple could take for ever to hash."""
+    if not isinstance(mapping, dict):
+        raise UserError("the pickle holds something else than tensors, dicts, lists, numbers and strings")
+    for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+        if not isinstance(key, (str, int)):
+            raise UserError("the pickle holds a dict with keys that are no names")
+        mapping[key] = value
+
+
 def extend(items, more):
     if not isinstance(items, list):
         raise UserError("the pickle holds something else than tensors, dicts, lists, numbers and strings")
@@ -285,6 +287,7 @@ KNOWN = {
     *("torch.Size", "_codecs.encode", "numpy.dtype"),
     *("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
     *(f"torch.{name}" for name in STORAGES),
+    *(f"torch.cuda.{name}" for name in STORAGES),  # of tensors that lay on a GPU
 }
 
 
@@ -303,7 +306,9 @@ def call(function, arguments):
         raise UserError("the pickle calls something that is no function of torch.save: refused")
     match function.name.rsplit(".", 1)[1]:
         case "OrderedDict":
-            return dict(arguments[0]) if arguments else {}  # Python 2 wrote the pairs here
+            mapping = {}
+            fill(mapping, [item for pair in arguments[0] for item in pair] if arguments else [])  # Python 2's pairs
+            return mapping
         case "_rebuild_tensor" | "_rebuild_tensor_v2":
             return tensor(*arguments[:4])
         case "_rebuild_parameter":
@@ -313,7 +318,9 @@ def call(function, arguments):
         case "encode":  # how Python 3 writes bytes for Python 2
             return arguments[0].encode("latin-1")
         case "dtype":
-            return np.dtype({"f4": "<f4", "f8": "<f8", "i8": "<i8", "i4": "<i4"}[arguments[0]])
+            if arguments[0] not in ("f4", "f8", "i4", "i8", "b1"):
+                raise UserError(f"the pickle holds a value of NumPy's type {str(arguments[0])[:20]!r}: refused")
+            return np.dtype(arguments[0])
         case "scalar":
             return np.frombuffer(arguments[1], arguments[0])[0].item()
     raise UserError(f"the pickle calls {function.name}, which is no function of torch.save: refused")
@@ -322,7 +329,7 @@ def call(function, arguments):
 def storage(identity):
     """The Storage of a persistent id: ('storage', type, key, place, length[, view])."""
     kind, storage_type, key, _, length, *view = identity
-    dtype = STORAGES[storage_type.name.removeprefix("torch.")]
+    dtype = STORAGES[storage_type.name.rsplit(".", 1)[1]]
     if kind != "storage" or not isinstance(key, str) or not isinstance(length, int):
         raise ValueError
     if view and view[0] is not None:

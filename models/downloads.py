@@ -188,7 +188,8 @@ def receive(url, part, stamp, quiet):
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+        request = urllib.request.Request(url, headers=headers)
+        response = urllib.request.build_opener().open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # there is nothing behind what we have: it may be more than the file
             part.unlink(missing_ok=True)

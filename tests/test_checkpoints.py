@@ -116,6 +116,20 @@ def test_a_tensor_made_by_hand(tmp_path):
     assert arrays["w"].shape == (2, 2)
 
 
+def test_what_python_2_wrote(tmp_path):
+    """A state dict of 2017 from a GPU: short strings, an OrderedDict made of pairs, _rebuild_tensor, CUDA storages."""
+    identity = b"(U\x07storagectorch.cuda\nFloatStorage\nU\x017U\x06cuda:0K\x04NtQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor\n(" + identity + b"K\x00(K\x02K\x02t(K\x02K\x01ttR"
+    mapping = b"ccollections\nOrderedDict\n(](](U\x08module.w" + tensor + b"eetR"
+    keys = pickle.dumps(["7"], 2)
+    head = checkpoints.LEGACY + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": True}, 2)
+    state = b"\x80\x02}(U\x05epochK\x5aU\x0astate_dict" + mapping + b"u."
+    data = head + state + keys + struct.pack("<q", 4) + np.arange(4, dtype="<f4").tobytes()
+    found = checkpoints.read(put(tmp_path / "x.pth.tar", data))
+    np.testing.assert_array_equal(found.arrays["module.w"], [[0, 1], [2, 3]])
+    assert found.extra["epoch"] == 90
+
+
 @pytest.mark.parametrize(
     "lie",
     [
@@ -144,6 +158,8 @@ def test_hash_bombs_are_refused(tmp_path):
     nested = b"\x80\x02}" + b"K\x01" + b"q\x00h\x00\x86" * 60 + b"K\x01s."  # {((1, 1), (1, 1)), ...}: 1}
     pickletools.optimize(nested)  # it is a well-formed pickle
     refused(pickled(tmp_path, nested), "keys that are no names")
+    pairs = b"\x80\x02ccollections\nOrderedDict\n(](](K\x01" + b"q\x00h\x00\x86" * 60 + b"K\x01eetR."
+    refused(pickled(tmp_path, pairs), "keys that are no names")
 
 
 @pytest.mark.parametrize("name", ["zip.pth", "legacy.pth", "tiny.safetensors"])

@@ -206,6 +206,15 @@ def test_no_server(server, tmp_path):
         downloads.fetch(source, tmp_path)
 
 
+def test_a_proxy_is_used(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    server.files["http://models.invalid/data.pth"] = DATA
+    source = downloads.Source("http://models.invalid/data.pth", "", 1, "free")
+    assert downloads.fetch(source, tmp_path).read_bytes() == DATA
+
+
 def test_redirections_are_followed_with_the_range(server, tmp_path):
     server.faults = [None, "truncate"]
     assert fetch(server, tmp_path, "/moved/data.pth").read_bytes() == DATA
@@ -350,6 +359,20 @@ def test_smaller_dtypes_say_what_they_cost(house, monkeypatch, capsys, dtype, si
     assert megabytes < size and 0 < errors["conv1"] < error and 0 < errors["inception4c"] < error
     assert "inception4d" not in errors
     assert models.load(weights=house / "out.npz").classes == models.load(weights=STARTER).classes
+
+
+def test_a_clone_holds_the_bundled_network_itself():
+    assert STARTER.read_bytes()[:2] == b"PK"
+    if (ROOT / ".git").exists():
+        command = [
+            "git",
+            "check-attr",
+            "filter",
+            "models/weights/googlenet_starter_mlx.npz",
+            "models/weights/x_mlx.npz",
+        ]
+        out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+        assert [line.rsplit(" ", 1)[1] for line in out] == ["unset", "lfs"]
 
 
 def test_list(monkeypatch, capsys):
