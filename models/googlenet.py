@@ -7,7 +7,7 @@ on it: what differs there is a class attribute here.
 import mlx.core as mx
 import mlx.nn as nn
 
-from .layers import BasicConv2d, MaxPool2d, adaptive_avg_pool, flatten_chw
+from .layers import BasicConv2d, MaxPool2d, adaptive_avg_pool, flatten_chw, relu
 from .network import Network
 
 # what follows each stage, and its widths: input, 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
@@ -59,7 +59,7 @@ class InceptionAux(nn.Module):
 
     def __call__(self, x):
         x = self.conv(self.pool(x))
-        return self.fc2(self.dropout(nn.relu(self.fc1(flatten_chw(x)))))
+        return self.fc2(self.dropout(relu(self.fc1(flatten_chw(x)))))
 
 
 class GoogLeNet(Network):

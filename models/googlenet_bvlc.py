@@ -7,7 +7,7 @@ inception5a; torchvision's names. Its weights take BGR, 0..255 minus the mean.
 import mlx.nn as nn
 
 from .googlenet import GoogLeNet
-from .layers import LRN, adaptive_avg_pool
+from .layers import LRN, adaptive_avg_pool, relu
 
 
 class ConvReLU(nn.Module):
@@ -16,7 +16,7 @@ class ConvReLU(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, kernel_size, stride, padding)
 
     def __call__(self, x):
-        return nn.relu(self.conv(x))
+        return relu(self.conv(x))
 
 
 class BVLC(GoogLeNet):

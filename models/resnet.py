@@ -2,7 +2,7 @@
 
 import mlx.nn as nn
 
-from .layers import MaxPool2d, conv_bn
+from .layers import MaxPool2d, conv_bn, relu
 from .network import Network
 
 STAGES = {"layer1": (64, 3), "layer2": (128, 4), "layer3": (256, 6), "layer4": (512, 3)}  # name: (width, blocks)
@@ -31,13 +31,13 @@ class Bottleneck(nn.Module):
             y = conv_bn(conv, bn, y)
             yield f"{name}.bn{i}", y
             if i < 3:
-                y = nn.relu(y)
+                y = relu(y)
                 yield f"{name}.relu{i}", y
         if "downsample" in self:
             yield f"{name}.downsample.0", self.downsample[0](x)
             x = conv_bn(*self.downsample, x)
             yield f"{name}.downsample.1", x
-        output = nn.relu(x + y)
+        output = relu(x + y)
         yield name, output
         return output
 
@@ -62,7 +62,7 @@ class ResNet50(Network):
         yield "conv1", self.conv1(x)
         x = conv_bn(self.conv1, self.bn1, x)
         yield "bn1", x
-        x = nn.relu(x)
+        x = relu(x)
         yield "relu", x
         x = self.maxpool(x)
         yield "maxpool", x
