@@ -24,7 +24,7 @@ from models import checkpoints, weights  # noqa: E402
 from models.cli import UserError  # noqa: E402
 
 HERE = Path(__file__).parent / "checkpoints"
-SECONDS = 5  # a reader may take for one file
+SECONDS = 5  # of processor time a reader may take for one file
 MEMORY = 4 << 20  # bytes beyond 64 times the file's size
 
 
@@ -154,7 +154,7 @@ def fuzz(name, count, folder, seed=0):
     def late(*_):
         raise TimeoutError
 
-    previous = signal.signal(signal.SIGALRM, late)
+    previous = signal.signal(signal.SIGPROF, late)
     tracemalloc.start()
     try:
         for i in range(count):
@@ -163,15 +163,15 @@ def fuzz(name, count, folder, seed=0):
             path.write_bytes(data)
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
-            signal.alarm(SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
             results[outcome(path, f"{name}, mutation {i}")] += 1
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             used = tracemalloc.get_traced_memory()[1] - before
             assert used < MEMORY + 64 * len(data), f"{name}, mutation {i}: {used} bytes for a file of {len(data)}"
     finally:
         tracemalloc.stop()
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)
     return results
 
 
