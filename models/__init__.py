@@ -12,8 +12,6 @@ from pathlib import Path
 from . import blas
 from .cli import UserError, closest
 
-blas.load()  # before anything imports mlx.core
-
 __version__ = "0.1.0"
 WEIGHTS = Path(__file__).parent / "weights"
 STARTER = WEIGHTS / "googlenet_starter_mlx.npz"
@@ -50,6 +48,7 @@ class Entry:
     aux: bool = False  # whether the architecture has auxiliary classifiers
 
     def build(self, num_classes, aux=False):
+        blas.load()  # before the architecture imports mlx.core
         constructor = getattr(importlib.import_module(f".{self.module}", __name__), self.constructor)
         return constructor(num_classes, aux=aux) if self.aux else constructor(num_classes)
 

@@ -2,7 +2,7 @@
 
 import mlx.nn as nn
 
-from .layers import MaxPool2d, ReLU, adaptive_avg_pool, flatten_chw
+from .layers import Conv2d, MaxPool2d, ReLU, adaptive_avg_pool, flatten_chw
 from .network import Network
 
 
@@ -10,11 +10,11 @@ class AlexNet(Network):
     def __init__(self, num_classes=1000):
         super().__init__(num_classes)
         self.features = [
-            *(nn.Conv2d(3, 64, 11, stride=4, padding=2), ReLU(), MaxPool2d(3, 2)),
-            *(nn.Conv2d(64, 192, 5, padding=2), ReLU(), MaxPool2d(3, 2)),
-            *(nn.Conv2d(192, 384, 3, padding=1), ReLU()),
-            *(nn.Conv2d(384, 256, 3, padding=1), ReLU()),
-            *(nn.Conv2d(256, 256, 3, padding=1), ReLU(), MaxPool2d(3, 2)),
+            *(Conv2d(3, 64, 11, stride=4, padding=2), ReLU(), MaxPool2d(3, 2)),
+            *(Conv2d(64, 192, 5, padding=2), ReLU(), MaxPool2d(3, 2)),
+            *(Conv2d(192, 384, 3, padding=1), ReLU()),
+            *(Conv2d(384, 256, 3, padding=1), ReLU()),
+            *(Conv2d(256, 256, 3, padding=1), ReLU(), MaxPool2d(3, 2)),
         ]
         self.classifier = [
             *(nn.Dropout(), nn.Linear(256 * 6 * 6, 4096), ReLU()),

@@ -7,13 +7,13 @@ inception5a; torchvision's names. Its weights take BGR, 0..255 minus the mean.
 import mlx.nn as nn
 
 from .googlenet import GoogLeNet
-from .layers import LRN, adaptive_avg_pool, relu
+from .layers import LRN, Conv2d, adaptive_avg_pool, relu
 
 
 class ConvReLU(nn.Module):
     def __init__(self, inputs, outputs, kernel_size, stride=1, padding=0):
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel_size, stride, padding)
+        self.conv = Conv2d(inputs, outputs, kernel_size, stride, padding)
 
     def __call__(self, x):
         return relu(self.conv(x))

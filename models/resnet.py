@@ -2,7 +2,7 @@
 
 import mlx.nn as nn
 
-from .layers import MaxPool2d, conv_bn, relu
+from .layers import Conv2d, MaxPool2d, conv_bn, relu
 from .network import Network
 
 STAGES = {"layer1": (64, 3), "layer2": (128, 4), "layer3": (256, 6), "layer4": (512, 3)}  # name: (width, blocks)
@@ -13,14 +13,14 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs, width, stride):
         super().__init__()
         outputs = width * EXPANSION
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.conv1 = Conv2d(inputs, width, 1, bias=False)
         self.bn1 = nn.BatchNorm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.conv2 = Conv2d(width, width, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm(width)
-        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.conv3 = Conv2d(width, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm(outputs)
         if stride > 1 or inputs != outputs:
-            self.downsample = [nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm(outputs)]
+            self.downsample = [Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm(outputs)]
 
     def stages(self, name, x):
         """Yields torchvision's modules, and after bn1 and bn2 what the ReLU makes of them (relu1, relu2)."""
@@ -45,7 +45,7 @@ class Bottleneck(nn.Module):
 class ResNet50(Network):
     def __init__(self, num_classes=1000):
         super().__init__(num_classes)
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.conv1 = Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm(64)
         self.maxpool = MaxPool2d(3, 2, padding=1)
         inputs = 64

@@ -2,7 +2,7 @@
 
 import mlx.nn as nn
 
-from .layers import MaxPool2d, ReLU, adaptive_avg_pool, flatten_chw
+from .layers import Conv2d, MaxPool2d, ReLU, adaptive_avg_pool, flatten_chw
 from .network import Network
 
 WIDTHS = (64, 128, 256, 512, 512)  # of the five blocks
@@ -17,7 +17,7 @@ class VGG(Network):
         inputs = 3
         for width, depth in zip(WIDTHS, self.depths, strict=True):
             for _ in range(depth):
-                self.features += [nn.Conv2d(inputs, width, 3, padding=1), ReLU()]
+                self.features += [Conv2d(inputs, width, 3, padding=1), ReLU()]
                 inputs = width
             self.features.append(MaxPool2d(2, 2))
         self.classifier = [

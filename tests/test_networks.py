@@ -14,6 +14,7 @@ from models import layers
 from models.cli import UsageError, UserError
 
 TOLERANCE = 1e-4  # of the largest magnitude of an activation; float32's own rounding comes to some 1e-6
+GRADIENT_TOLERANCE = 1e-3  # rounding may open or close a ReLU whose input is almost 0, which shows that much
 
 
 def references(name):
@@ -68,7 +69,7 @@ def test_gradients(compared):
     name, net, images, rows = compared
     for layer in CASES[name].gradients:
         gradient = mx.grad(lambda x, layer=layer: (net.activations(x, [layer])[layer] ** 2).sum() / 2)(images)
-        assert error(gradient, rows[f"gradient of {layer}"]) < TOLERANCE, layer
+        assert error(gradient, rows[f"gradient of {layer}"]) < GRADIENT_TOLERANCE, layer
 
 
 def test_auxiliary_classifiers(compared):
