@@ -135,6 +135,16 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path):
     assert caught.value.reason == "broken"
 
 
+def test_only_formats_of_pictures_are_opened(tmp_path):
+    """Pillow would hand an EPS to Ghostscript, whatever its name; phones' two-frame JPEGs (MPO) are pictures."""
+    image = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
+    image.save(tmp_path / "program.jpg", format="EPS")
+    with pytest.raises(PictureError, match="not a picture"):
+        read_picture(tmp_path / "program.jpg")
+    image.save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=[image])
+    assert read_picture(tmp_path / "phone.jpg").size == (8, 8)
+
+
 # augmentations
 
 

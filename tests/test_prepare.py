@@ -245,8 +245,8 @@ def test_report_only_looks(raw, tmp_path):
 @pytest.mark.parametrize("end, status", [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_an_interrupted_run_goes_on(tmp_path, end, status):
     raw, out = tmp_path / "raw", tmp_path / "out"
-    for seed in range(60):
-        save(scene(seed, 400, 300), raw / "a" / f"{seed}.png")
+    for seed in range(40):
+        save(scene(seed, 320, 240), raw / "a" / f"{seed}.png")
     command = [sys.executable, ROOT / "dataset" / "prepare.py", raw, "-o", out, "--size", "256", "--workers", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 20
@@ -259,7 +259,7 @@ def test_an_interrupted_run_goes_on(tmp_path, end, status):
     assert not (out / "report.csv").exists()
     done = run(raw, "-o", out, "--size", 256)
     assert done.returncode == 0, done.stderr
-    assert written(out) == sorted(f"a/{seed}.jpg" for seed in range(60))
+    assert written(out) == sorted(f"a/{seed}.jpg" for seed in range(40))
     assert not [path for path in out.rglob(".*") if path.name != ".prepare.sqlite"]
 
 
