@@ -11,14 +11,8 @@ import numpy as np
 from models.cli import UserError, whole
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif"}
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "BMP",
-    "TIFF",
-    "GIF",
-)  # Pillow knows more, among them EPS, for which it runs Ghostscript
+# Pillow knows more; among them EPS, for which it runs Ghostscript, whatever the file is called
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 WRITABLE = {".png", ".jpg", ".jpeg", ".webp"}
 GREY_LEVELS = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # Pillow's modes of more than 8 bits
 MAX_PIXELS = 1_000_000_000  # more than any camera; beyond it a file is taken for a decompression bomb
