@@ -3,7 +3,8 @@
     python calc_cm.py dataset/insects -o insects_cm.npz
     python dream.py photo.jpg --decorrelate insects_cm.npz
 
-Every picture weighs the same, whatever its size; channels are in RGB order, values 0..1. For picture i with the pixels
+Every picture weighs the same, whatever its size; channels are in RGB order, values 0..1, all pixels as they are read
+for dreaming and training (converted to sRGB where the file names another colour space). For picture i with the pixels
 X_i (n_i x 3), own mean m_i:
 
     mean        m = average over i of m_i                        std: square root of the average of (x - m)^2

@@ -1,12 +1,14 @@
 """Random changes that make a small set of pictures larger: plain functions of an image and a numpy Generator.
 
-An image is float32 H x W x 3, 0..255. Resampling goes through Pillow's 8 bits a channel, as the files themselves did.
+An image is float32 H x W x 3, 0..255.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
+
+from dataset.images import resize_image
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ def random_resized_crop(image, rng, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3
         w, h = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
         if 0 < w <= width and 0 < h <= height:
             top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-            return resize(image[top : top + h, left : left + w], size, size)
+            return resize_image(image[top : top + h, left : left + w], (size, size))
     w, h = min(width, max(1, round(height * ratio[1]))), min(height, max(1, round(width / ratio[0])))
     top, left = (height - h) // 2, (width - w) // 2
-    return resize(image[top : top + h, left : left + w], size, size)
+    return resize_image(image[top : top + h, left : left + w], (size, size))
 
 
 def random_flip(image, rng, probability=0.5):
@@ -80,16 +82,7 @@ def centre_crop(image, size):
     factor = size * 8 / 7 / min(height, width)
     height, width = max(size, round(height * factor)), max(size, round(width * factor))
     top, left = (height - size) // 2, (width - size) // 2
-    return resize(image, height, width)[top : top + size, left : left + size]
-
-
-def resize(image, height, width):
-    """Bilinear, with antialiasing where it gets smaller."""
-    from PIL import Image
-
-    if image.shape[:2] == (height, width):
-        return image
-    return np.asarray(Image.fromarray(to_bytes(image)).resize((width, height), Image.Resampling.BILINEAR), np.float32)
+    return resize_image(image, (height, width))[top : top + size, left : left + size]
 
 
 def to_bytes(image):

@@ -11,6 +11,8 @@ import numpy as np
 from models.cli import UserError, whole
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif"}
+# Pillow knows more; among them EPS, for which it runs Ghostscript, whatever the file is called
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 WRITABLE = {".png", ".jpg", ".jpeg", ".webp"}
 GREY_LEVELS = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # Pillow's modes of more than 8 bits
 MAX_PIXELS = 1_000_000_000  # more than any camera; beyond it a file is taken for a decompression bomb
@@ -69,14 +71,15 @@ def open_picture(path, max_pixels=MAX_PIXELS):
     """A PIL image, decoded to the last pixel, upright, in sRGB if it said what its colours were."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    path = Path(path)
+    path, formats = Path(path), FORMATS
     if path.suffix.lower() in (".heic", ".heif"):
         register_heif(path)
+        formats = (*FORMATS, "HEIF")
     Image.MAX_IMAGE_PIXELS = None  # our own limit below; PIL's would warn at 89 megapixels
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF is not worth a warning: the pixels count
-            picture = Image.open(path)
+            picture = Image.open(path, formats=formats)
             width, height = picture.size
             if width * height > max_pixels:
                 raise PictureError(

@@ -32,7 +32,8 @@ class Workers:
     """
 
     def __init__(self, target, setup, count=None):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        # models/blas.py imports mlx to put a fast BLAS under it, on Linux: not here
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "DEEPDREAM_BLAS": "off"}
         self.processes = []
         for _ in range(count or cores()):
             process = subprocess.Popen(

@@ -154,7 +154,7 @@ def test_a_sample_depends_on_its_seed_only(folder):
 
     assert sampled(0, 1).startswith("2 pictures")
     assert sampled(0, 1) == sampled(0, 2)
-    assert len({sampled(seed, 1) for seed in range(4)}) > 1
+    assert sampled(1, 1) != sampled(0, 1) or sampled(2, 1) != sampled(0, 1)
 
 
 @pytest.mark.parametrize(
