@@ -70,12 +70,14 @@ def ascend(gradient, image, steps, step_size, jitter, rng, callback=None):
 
     image = mx.array(image)
     for _ in range(steps):
+        before = image
         shift = [int(s) for s in rng.integers(-jitter, jitter + 1, 2)]
         image = mx.roll(image, shift, axis=(0, 1))
         g = gradient(image)
         image = image + step_size / mx.maximum(mx.abs(g).mean(), 1e-30) * g
         image = mx.clip(mx.roll(image, [-s for s in shift], axis=(0, 1)), 0, 255)
-        mx.eval(image)
+        mx.async_eval(image)
+        mx.eval(before)  # this step computes while the next one is laid out; MLX is lazy, and more would pile up
         if callback:
             callback()
     return np.array(image)

@@ -33,6 +33,8 @@ def load():
     """Put a fast BLAS under MLX. Call it before the first `import mlx.core`. Sets and returns `found`."""
     global found
     if found is None and sys.platform == "linux" and os.environ.get("DEEPDREAM_BLAS") != "off":
+        # MLX's own thread needs the processor as soon as a product is done: 2^16 cycles of waiting are enough
+        os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
         found = from_scipy() or from_system()
         keep_memory()
     return found
