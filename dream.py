@@ -10,6 +10,7 @@ From Python:
     picture = deepdream(models.load("googlenet"), image, layers=["inception4c"])
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def deepdream(
     jitter=32,
     seed=0,
     guide=None,
+    tile=None,
     callback=None,
 ):
     """Dream on an image; returns the dreamed image, H x W x 3 float32, 0..255, like the image given.
@@ -42,6 +44,7 @@ def deepdream(
     steps: gradient steps an octave. step_size: how far a step moves a pixel on average, in grey levels of 255.
     jitter: the largest shift of the image before a step, in pixels. seed: of the shifts.
     guide: another image, whose features are dreamed instead of the image's own.
+    tile: side of the tiles in which the gradient of a large image is computed, in pixels (None: by the memory at hand).
     callback: called without arguments after each step.
 
     Raises UsageError for a wrong target, UserError where the image is too small for it.
@@ -49,8 +52,8 @@ def deepdream(
     """
     targets = parse_targets(net, layers)
     sizes = octave_sizes(net, image.shape, targets, octaves, octave_scale)
-    gradient = gradient_function(net, targets, guide)
     rng = np.random.default_rng(seed)
+    gradient = in_tiles(gradient_function(net, targets, guide), tile or tile_size(net, targets), rng)
 
     bases = [np.asarray(image, np.float32)]
     for size in sizes[1:]:
@@ -108,6 +111,77 @@ def gradient_function(net, targets, guide=None):
         return total
 
     return mx.grad(objective)
+
+
+MARGIN = 64  # pixels around a tile that its gradient sees, too; each step cuts elsewhere, so that no seam can grow
+WORKING_SET = 2 * 2**30  # bytes that the gradient of a tile may take, unless less is free
+GRADIENT_COST = 4  # bytes it takes, as a multiple of those of the activations (measured: 2.6 to 4.6)
+
+
+def in_tiles(gradient, tile, rng):
+    """`gradient`, for images larger than `tile` on a side computed piece by piece, with memory for one piece."""
+    import mlx.core as mx
+
+    def tiled(image):
+        height, width = image.shape[:2]
+        if max(height, width) <= tile:
+            return gradient(image)
+        rows, columns = (cuts(side, tile, rng) for side in (height, width))
+        strips = []
+        for top, bottom in rows:
+            pieces = []
+            for left, right in columns:
+                # from a multiple of every stride on, so that the cells of the layers lie where the whole image has them
+                y, x = (max(0, start - MARGIN) // 32 * 32 for start in (top, left))
+                seen = image[y : bottom + MARGIN, x : right + MARGIN]
+                # objectives are means over what is seen: weigh them by its size
+                piece = gradient(seen)[top - y : bottom - y, left - x : right - x] * (seen.size / image.size)
+                mx.eval(piece)
+                pieces.append(piece)
+            strips.append(mx.concatenate(pieces, axis=1))
+            mx.eval(strips)
+        return mx.concatenate(strips, axis=0)
+
+    return tiled
+
+
+def cuts(side, tile, rng):
+    """[(start, end)] of pieces of equal length, at most `tile`, but for the first and last: the grid is shifted."""
+    if side <= tile:
+        return [(0, side)]
+    length = -(-side // -(-side // tile))
+    marks = [0, *range(int(rng.integers(1, length + 1)), side, length), side]
+    return list(zip(marks, marks[1:], strict=False))
+
+
+def tile_size(net, targets):
+    """The side of the largest square image, in pixels, whose gradient fits into the memory at hand."""
+    import mlx.core as mx
+
+    side = 256
+    layers = {target.layer for target in targets}
+    bytes_ = 0
+    for name, activation in net.stages(mx.zeros((1, side, side, 3))):  # laid out, not computed
+        bytes_ += activation.nbytes
+        layers.discard(name)
+        if not layers:
+            break
+    pixels = min(WORKING_SET, memory_available() // 2) / (GRADIENT_COST * bytes_ / side**2)
+    return max(256, int(pixels**0.5) - 2 * MARGIN)
+
+
+def memory_available():
+    """Bytes that are free where MLX computes."""
+    import mlx.core as mx
+
+    if mx.default_device() == mx.Device(mx.gpu):
+        info = mx.device_info()
+        total = info.get("max_recommended_working_set_size") or info.get("total_memory") or info["memory_size"]
+        return total - mx.get_active_memory()
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        return 1024 * int(meminfo.read_text().split("MemAvailable:")[1].split()[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def best_matches(activation, features):
@@ -201,13 +275,15 @@ def add_dream_options(parser):
     dream.add_argument("--step-size", type=number(above=0), default=1.5, metavar="X", help="mean change of a pixel in "
                        "a step, in levels of 0..255")  # fmt: skip
     dream.add_argument("--jitter", type=whole_number(0), default=32, metavar="N", help="largest random shift, pixels")
+    dream.add_argument("--tile", type=whole_number(64), metavar="N", help="compute large pictures in tiles of N x N "
+                       "pixels (default: as the memory at hand allows)")  # fmt: skip
     dream.add_argument("--guide", type=Path, metavar="PICTURE", help="dream of what this picture shows")
     dream.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of everything random")
 
 
 def settings(args):
     """The keyword arguments of deepdream() from parsed options."""
-    names = ("layers", "octaves", "octave_scale", "steps", "step_size", "jitter", "seed")
+    names = ("layers", "octaves", "octave_scale", "steps", "step_size", "jitter", "seed", "tile")
     guide = read_image(args.guide) if args.guide else None
     return {name: getattr(args, name) for name in names} | {"guide": guide}
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
@@ -98,6 +99,27 @@ def test_octaves_that_are_too_small_are_left_out(net):
 def test_a_flat_picture_stays_finite(net):
     dreamed = dream.deepdream(net, np.zeros((32, 32, 3), np.float32), ["inception4c"], octaves=1, steps=2)
     assert np.isfinite(dreamed).all()
+
+
+def test_tiles_have_the_gradient_of_the_whole(net):
+    image = mx.array(np.float32(picture(300, 420)))
+    gradient = dream.gradient_function(net, dream.parse_targets(net, ["inception3a"]))
+    whole = gradient(image)
+    tiled = dream.in_tiles(gradient, 200, np.random.default_rng(0))(image)
+    assert tiled.shape == whole.shape
+    assert mx.abs(tiled - whole).max() < 0.02 * mx.abs(whole).max()
+    assert mx.abs(tiled - whole).mean() < 0.02 * mx.abs(whole).mean()  # cells at the rim are counted whole
+
+
+@pytest.mark.parametrize("side, tile", [(100, 100), (101, 100), (1000, 64), (257, 256)])
+def test_cuts_cover_a_side_and_move(side, tile):
+    rng = np.random.default_rng(0)
+    grids = [dream.cuts(side, tile, rng) for _ in range(8)]
+    for grid in grids:
+        assert grid[0][0] == 0 and grid[-1][1] == side
+        assert all(end == start for (_, end), (start, _) in zip(grid, grid[1:], strict=False))
+        assert all(0 < end - start <= tile for start, end in grid)
+    assert side <= tile or len(set(map(tuple, grids))) > 1
 
 
 # --- The command line ---
