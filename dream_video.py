@@ -1,0 +1,426 @@
+"""Dreams that move: the endless zoom into a picture, and DeepDream over a film.
+
+python dream_video.py assets/sample.jpg -o zoom.mp4 --frames 120 --zoom 1.05
+python dream_video.py clip.mp4 -o dream.mp4 --flow
+
+Every finished frame is kept in <out>.frames/ until the film is written: the same command continues where it stopped.
+"""
+
+import contextlib
+import fcntl
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+import models
+from dataset.film import FORMATS, film_writer, steady
+from dataset.images import check_writable, read_image, write_image
+from dream import add_dream_options, deepdream, fit, number, octave_sizes, parse_targets, settings, whole_number
+from models.cli import Parser, UsageError, UserError, closest, note, progress, run, whole
+from models.weights import sha256
+
+PAIRS = ("pan", "center")  # options of two numbers
+
+# --- The endless zoom ---
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happens at one frame: it is dreamed on these layers, then moved like this to make the next."""
+
+    layers: list  # LAYER[:CHANNELS][=WEIGHT]
+    zoom: float = 1.0
+    rotate: float = 0.0  # degrees, counter-clockwise
+    pan: tuple = (0, 0)  # pixels that the view moves right and down
+    center: tuple = (0.5, 0.5)  # of zoom and rotation, in fractions of the width and height
+
+
+def zoom_frames(net, picture, plan, options, hold, start=0, state=None):
+    """Yield the state after each frame from number `start` on: {"frame": the dreamed frame, "mean", "std"}.
+
+    plan: a Step for each frame. options: deepdream's. hold: whether colour and contrast stay those of the first
+    frame. state: that of the frame before `start`.
+    """
+    for n in range(start, len(plan)):
+        image = move(state["frame"], plan[n - 1]) if n else picture
+        dreamed = dream_frame(net, image, options | {"layers": plan[n].layers}, n)
+        if hold and n:
+            dreamed = matched(dreamed, state["mean"], state["std"])
+        mean, std = (state["mean"], state["std"]) if n else statistics(dreamed)
+        state = {"frame": dreamed, "mean": mean, "std": std}
+        yield state
+
+
+def dream_frame(net, image, options, n):
+    """Frame `n` dreamed, with random shifts that depend on the seed and n alone: resuming needs no other state."""
+    seed = int(np.random.SeedSequence([options["seed"], n]).generate_state(1)[0])
+    return deepdream(net, image, **options | {"seed": seed})
+
+
+def move(image, step):
+    """The next view of H x W x 3, as `step` says.
+
+    One resampling by cubic splines, which keep detail that linear interpolation would lose a little of at every
+    frame. What lies outside is the picture's reflection.
+    """
+    from scipy import ndimage
+
+    angle = np.deg2rad(step.rotate)
+    # from a place (row, column) in the new view to the one in the old that it shows
+    matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / step.zoom
+    center = np.array(step.center[::-1]) * (np.array(image.shape[:2]) - 1)
+    offset = center - matrix @ (center - step.pan[::-1])
+    if not step.rotate:
+        matrix = np.diag(matrix)  # the separable case, which SciPy does faster
+
+    def channel(i):
+        return ndimage.affine_transform(image[..., i], matrix, offset, order=3, mode="reflect")
+
+    with ThreadPoolExecutor(3) as pool:
+        return np.clip(np.dstack(list(pool.map(channel, range(3)))), 0, 255)
+
+
+def statistics(image):
+    """(mean, standard deviation) of each channel of H x W x 3."""
+    return image.mean((0, 1), dtype=np.float64), image.std((0, 1), dtype=np.float64)
+
+
+def matched(image, mean, std):
+    """The image with each channel's mean and standard deviation made those given."""
+    own_mean, own_std = statistics(image)
+    gain = std / np.maximum(own_std, 1e-3)
+    return np.clip(image * np.float32(gain) + np.float32(mean - own_mean * gain), 0, 255)
+
+
+def plan_zoom(first, frames, schedule=None):
+    """The Step of each of `frames` frames: `first` throughout, or from there what the schedule makes of it.
+
+    schedule: [{"frame": N, and any of "layers", "zoom", "rotate", "pan", "center"}]. Each of them rests at the frames
+    that name it and is smooth in between: 3t^2 - 2t^3 of the way. Scales are blended by their logarithm, layers by
+    their weights.
+    """
+    knots = {name: {0: value} for name, value in vars(first).items()}
+    for entry in schedule or []:
+        for name in knots.keys() & entry.keys():
+            knots[name][entry["frame"]] = entry[name]
+    return [Step(**{name: between(values, n, name) for name, values in knots.items()}) for n in range(frames)]
+
+
+def between(knots, n, name):
+    """The value of {frame: value} at frame n; `name` tells what kind of value it is."""
+    before = max(frame for frame in knots if frame <= n)
+    after = min((frame for frame in knots if frame > n), default=before)
+    a, b = knots[before], knots[after]
+    if a == b:
+        return a
+    t = (n - before) / (after - before)
+    t = t * t * (3 - 2 * t)
+    if name == "layers":
+        return blend_layers(a, b, t)
+    if name == "zoom":
+        return a ** (1 - t) * b**t
+    return tuple(x * (1 - t) + y * t for x, y in zip(a, b, strict=True)) if name in PAIRS else a * (1 - t) + b * t
+
+
+def blend_layers(a, b, t):
+    """Targets that are (1 - t) times those of a, and t times those of b."""
+    weights = {}
+    for targets, share in ((a, 1 - t), (b, t)):
+        for target in targets:
+            name, _, weight = target.partition("=")
+            weights[name] = weights.get(name, 0) + share * float(weight or 1)
+    return [f"{name}={weight:.6f}" for name, weight in weights.items() if weight >= 1e-6]
+
+
+def read_schedule(path):
+    """The list that plan_zoom() takes, from a JSON file; UsageError says what is wrong with it."""
+    try:
+        entries = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: no JSON that can be read: {error}") from None
+    if not isinstance(entries, list) or not entries:
+        raise UsageError(f'{path}: not a list such as [{{"frame": 0, "zoom": 1.05}}, {{"frame": 60, "zoom": 1.01}}]')
+    for entry in entries:
+        check_entry(path, entry)
+    return entries
+
+
+def check_entry(path, entry):
+    def is_number(value):
+        return isinstance(value, (int, float)) and abs(value) < float("inf")
+
+    def is_pair(value):
+        return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+
+    kinds = {
+        "frame": (lambda v: isinstance(v, int) and v >= 0, "a whole number of at least 0"),
+        "layers": (lambda v: isinstance(v, list) and v and all(isinstance(x, str) for x in v), "a list of targets"),
+        "zoom": (lambda v: is_number(v) and v > 0, "a number above 0"),
+        "rotate": (is_number, "a number of degrees"),
+        **dict.fromkeys(PAIRS, (is_pair, "two numbers")),
+    }
+    if not isinstance(entry, dict) or "frame" not in entry:
+        raise UsageError(f'{path}: {json.dumps(entry)} does not tell its "frame"')
+    for name, value in entry.items():
+        if name not in kinds:
+            raise UsageError(f"{path}: there is no {name!r} in a schedule: {closest(name, kinds)}")
+        fits, words = kinds[name]
+        if not fits(value):
+            raise UsageError(f"{path}: frame {entry['frame']}: {name} is {json.dumps(value)}, not {words}")
+
+
+def close_loop(n, frames, overlap, finished):
+    """What the film of a loop shows once frame n of frames + overlap is finished: None, or levels H x W x 3.
+
+    A zoom cannot return. The film starts at frame `overlap` instead, and its last frames dissolve into those before
+    that one, so that the last leads to the first without a jump. finished(n) gives a finished frame.
+    """
+    if n < overlap:
+        return None
+    if n < frames:
+        return finished(n)
+    end, begin = (finished(i).astype(np.float32) for i in (n, n - frames))
+    mean = (end.mean((0, 1)) + begin.mean((0, 1))) / 2
+    t = (n - frames + 1) / (overlap + 1) * np.pi / 2
+    # cosine and sine, not two shares of a whole: the mean of two unlike pictures has less contrast than either
+    return to_levels(mean + np.cos(t) * (end - mean) + np.sin(t) * (begin - mean))
+
+
+# --- Frames kept until the film is written ---
+
+
+@contextlib.contextmanager
+def kept_frames(folder, options, restart=False):
+    """Yields (number of frames that are finished in `folder`, the state after the last).
+
+    A frame there is a .png; the state, all that the next frame needs, is kept unrounded. Raises UserError if `folder`
+    was begun with other options, or another process is at work in it.
+    """
+    record = folder / "options.json"
+    if folder.exists() and not record.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} was not made by dream_video.py: move it away, or give the film another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another dream_video.py is at work there") from None
+        if restart:
+            for path in folder.glob("[!l]*"):
+                remove(path)
+        if record.exists():
+            before = json.loads(record.read_text())
+            changed = [name for name in before | options if before.get(name) != options.get(name)]
+            if changed:
+                words = ", ".join(f"{name}: {before.get(name)}, now {options.get(name)}" for name in changed[:3])
+                raise UserError(f"{folder} holds frames of other options ({words}): repeat those, or add --restart")
+        else:
+            with whole(record) as temporary:
+                temporary.write_text(json.dumps(options, indent=1))
+        for leftover in [*folder.glob(".*"), *folder.glob("film*")]:
+            remove(leftover)  # what a kill left half-written
+        state = {}
+        if (folder / "state.npz").exists():
+            with np.load(folder / "state.npz") as arrays:
+                state = dict(arrays)
+        yield int(state.pop("finished", 0)), state
+
+
+def remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def frame_path(folder, n):
+    return folder / f"{n:06}.png"
+
+
+def keep_frame(folder, n, levels, state):
+    """The frame first, then the state that says it is there: killed in between, the frame is made again, the same."""
+    write_image(frame_path(folder, n), levels, compress_level=1)
+    with whole(folder / "state.npz") as temporary:
+        np.savez(temporary, finished=n + 1, **state)
+
+
+def to_levels(image):
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def make_film(args, folder, frames, timing, finished, total, recipe, source=None):
+    """Write the film of `total` frames: the `finished` ones kept in `folder`, then the states that `frames` yields.
+
+    A thread keeps and encodes each frame while the next is dreamed.
+    """
+    count = len(timing.times)
+    film = folder / f"film{args.output.suffix}"
+
+    def kept(n):
+        return read_image(frame_path(folder, n)).astype(np.uint8)
+
+    def encode(n):
+        levels = close_loop(n, count, total - count, kept) if args.loop else kept(n)
+        if levels is not None:
+            write(levels)
+
+    def encode_finished():
+        for n in range(finished):
+            encode(n)
+
+    def keep_and_encode(n, state):
+        levels = to_levels(state["frame"])
+        keep_frame(folder, n, levels, state)
+        if args.preview:
+            write_image(args.preview, levels)
+        encode(n)
+
+    layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+    with (
+        film_writer(film, timing, 75 if args.quality is None else args.quality, recipe, source) as write,
+        ThreadPoolExecutor(1) as thread,
+        progress(total, args.quiet, initial=finished, desc=args.output.name, unit="frame", bar_format=layout) as bar,
+    ):
+        job = thread.submit(encode_finished)
+        for n, state in enumerate(frames, finished):
+            job.result()  # one frame ahead at most; an error there ends this loop
+            job = thread.submit(keep_and_encode, n, state)
+            bar.update()
+        job.result()
+    replace(film, args.output)
+
+
+def replace(film, output):
+    """Put the finished film (a file or a folder of frames) in the place of `output`."""
+    if output.is_dir():
+        remove(output)  # check_output() saw to it that only frames are in there
+    film.replace(output)
+
+
+# --- The command line ---
+
+
+def parse_arguments(arguments=None):
+    parser = Parser(prog="dream_video.py", description="The endless zoom into a picture, or dreams over a film.")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="a picture to zoom into, or a film")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="an .mp4, .webm, .gif or .webp file, or a "
+                        "folder for .png frames (default: <name>_dream.mp4 in the current folder)")  # fmt: skip
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--width", type=whole_number(1), metavar="N", help="resize to this width first, pixels")
+    size.add_argument("--max-size", type=whole_number(1), metavar="N", help="shrink to this longest side first, pixels")
+    parser.add_argument("--quality", type=percentage, metavar="N", help="of .mp4, .webm and .webp, 0 to 100 (default: "
+                        "75)")  # fmt: skip
+    parser.add_argument("--drift", choices=("hold", "free"), default="hold", help="whether colour and contrast keep "
+                        "to the first frame's dream where frames feed on one another")  # fmt: skip
+    parser.add_argument("--preview", type=Path, metavar="FILE", help="write the newest frame to this picture, too")
+    parser.add_argument("--restart", action="store_true", help="begin anew, whatever is kept in <out>.frames/")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no notes")
+
+    zoom = parser.add_argument_group("zoom into a picture")
+    zoom.add_argument("--frames", type=whole_number(1), default=120, metavar="N", help="length of the film")
+    zoom.add_argument("--fps", type=frame_rate, default="24", metavar="X", help="frames/s, such as 24 or 30000/1001")
+    zoom.add_argument("--zoom", type=number(above=0), default=1.05, metavar="X", help="scale from one frame to the "
+                      "next; below 1 it zooms out")  # fmt: skip
+    zoom.add_argument("--rotate", type=float, default=0.0, metavar="DEG", help="degrees a frame, counter-clockwise")
+    zoom.add_argument("--pan", type=float, nargs=2, default=(0.0, 0.0), metavar=("X", "Y"), help="pixels that the view "
+                      "moves right and down, a frame")  # fmt: skip
+    zoom.add_argument("--center", type=float, nargs=2, default=(0.5, 0.5), metavar=("X", "Y"), help="what stays in "
+                      "place: 0 0 is the top left corner, 1 1 the bottom right")  # fmt: skip
+    zoom.add_argument("--schedule", type=Path, metavar="FILE", help="change layers, zoom, rotate, pan and center over "
+                      'time, smoothly: JSON such as [{"frame": 0, "zoom": 1.05}, {"frame": 60, "zoom": 1.01, "rotate": '
+                      '1, "layers": ["inception3b"]}]')  # fmt: skip
+    zoom.add_argument("--loop", action="store_true", help="end where the film begins: the last frames dissolve into "
+                      "those before its first (dreams up to 24 frames more)")  # fmt: skip
+    add_dream_options(parser)
+    parser.set_defaults(octaves=2, steps=4)
+    return parser.parse_args(arguments)
+
+
+def percentage(text):
+    value = int(text)
+    if not 0 <= value <= 100:
+        raise ValueError
+    return value
+
+
+percentage.__name__ = "whole number from 0 to 100"
+
+
+def frame_rate(text):
+    rate = Fraction(text)
+    if not 0 < rate <= 1000:
+        raise ValueError
+    return rate
+
+
+frame_rate.__name__ = "frame rate"
+
+
+def main(arguments=None):
+    args = parse_arguments(arguments)
+    args.output = args.output or Path(f"{args.source.stem}_dream.mp4")
+    check_output(args)
+    picture = fit(read_image(args.source), None, args.width, args.max_size)[0]
+    options = settings(args)
+    net = models.load(args.model, args.weights)
+    schedule = args.schedule and read_schedule(args.schedule)
+    overlap = min(args.frames // 3, 24) if args.loop else 0
+    layers = args.layers or [models.entry(net.metadata["model"]).layer]
+    first = Step(layers, args.zoom, args.rotate, tuple(args.pan), tuple(args.center))
+    plan = plan_zoom(first, args.frames + overlap, schedule)
+    for targets in [layers, *(entry["layers"] for entry in schedule or [] if "layers" in entry)]:
+        sizes = octave_sizes(net, picture.shape, parse_targets(net, targets), args.octaves, args.octave_scale)
+        if len(sizes) < args.octaves:
+            note(f"{len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
+    if models.blas.missing():
+        note(models.blas.NOTE, args.quiet)
+    if net.path == models.STARTER:
+        note(models.STARTER_NOTE, args.quiet)
+
+    folder = args.output.with_name(args.output.name + ".frames")
+    recipe = what_matters(args, net)
+    with kept_frames(folder, recipe, args.restart) as (finished, state):
+        frames = zoom_frames(net, picture, plan, options, args.drift == "hold", finished, state)
+        try:
+            make_film(args, folder, frames, steady(args.frames, args.fps), finished, len(plan), recipe)
+        except (KeyboardInterrupt, SystemExit):
+            note(f"finished frames are kept in {folder}: the same command continues", args.quiet)
+            raise
+        shutil.rmtree(folder)
+    print(args.output)
+
+
+def what_matters(args, net):
+    """{option: value} of all that the frames depend on; files by their SHA-256."""
+    silent = {"output", "quality", "fps", "preview", "restart", "quiet"}
+    files = {"weights": net.path}
+    options = {name: value for name, value in vars(args).items() if name not in silent} | files
+    options = {name: sha256(value) if isinstance(value, Path) else value for name, value in options.items()}
+    return json.loads(json.dumps(options))  # as it will be read back: lists for tuples
+
+
+def check_output(args):
+    """UserError now, before hours of work, if the film cannot be written where it is wanted."""
+    output, suffix = args.output, args.output.suffix.lower()
+    if suffix not in FORMATS:
+        raise UsageError(f"{output}: cannot write {suffix}; use .mp4, .webm, .gif, .webp, or a folder for .png frames")
+    if args.quality is not None and not FORMATS[suffix]:
+        raise UsageError(f"--quality says nothing to {suffix or 'a folder of .png'}")
+    if output.resolve() == args.source.resolve():
+        raise UsageError(f"{output} is the input: give the film another name with -o")
+    if output.is_dir() and suffix:
+        raise UsageError(f"{output} is a folder: give the film another name with -o")
+    if not suffix and output.exists() and not (output.is_dir() and all(is_frame(path) for path in output.iterdir())):
+        raise UsageError(f"{output} holds more than frames of a film: give another folder with -o")
+    if args.preview:
+        check_writable(args.preview)
+
+
+def is_frame(path):
+    return path.suffix == ".png" and path.stem.isdecimal()
+
+
+if __name__ == "__main__":
+    run(main)
