@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 import models
-from dataset.film import FORMATS, film_writer, steady
-from dataset.images import check_writable, read_image, write_image
+from dataset.film import FORMATS, film_writer, has_sound, read_film, read_frames, steady
+from dataset.flow import carry, is_cut, need_opencv
+from dataset.images import SUFFIXES, check_writable, read_image, write_image
 from dream import add_dream_options, deepdream, fit, number, octave_sizes, parse_targets, settings, whole_number
 from models.cli import Parser, UsageError, UserError, closest, note, progress, run, whole
 from models.weights import sha256
@@ -50,7 +51,7 @@ def zoom_frames(net, picture, plan, options, hold, start=0, state=None):
         image = move(state["frame"], plan[n - 1]) if n else picture
         dreamed = dream_frame(net, image, options | {"layers": plan[n].layers}, n)
         if hold and n:
-            dreamed = matched(dreamed, state["mean"], state["std"])
+            dreamed = np.clip(matched(dreamed, state["mean"], state["std"]), 0, 255)
         mean, std = (state["mean"], state["std"]) if n else statistics(dreamed)
         state = {"frame": dreamed, "mean": mean, "std": std}
         yield state
@@ -94,7 +95,7 @@ def matched(image, mean, std):
     """The image with each channel's mean and standard deviation made those given."""
     own_mean, own_std = statistics(image)
     gain = std / np.maximum(own_std, 1e-3)
-    return np.clip(image * np.float32(gain) + np.float32(mean - own_mean * gain), 0, 255)
+    return image * np.float32(gain) + np.float32(mean - own_mean * gain)
 
 
 def plan_zoom(first, frames, schedule=None):
@@ -174,21 +175,54 @@ def check_entry(path, entry):
             raise UsageError(f"{path}: frame {entry['frame']}: {name} is {json.dumps(value)}, not {words}")
 
 
-def close_loop(n, frames, overlap, finished):
-    """What the film of a loop shows once frame n of frames + overlap is finished: None, or levels H x W x 3.
+def overlap(frames):
+    """How many frames at the end of a loop of `frames` dissolve into those before its beginning."""
+    return min(frames // 3, 24)
 
-    A zoom cannot return. The film starts at frame `overlap` instead, and its last frames dissolve into those before
-    that one, so that the last leads to the first without a jump. finished(n) gives a finished frame.
+
+def close_loop(n, frames, finished):
+    """What the film of a loop shows once frame n of frames + overlap(frames) is finished: None, or levels H x W x 3.
+
+    A zoom cannot return. The film starts at frame overlap(frames) instead, and its last frames dissolve into those
+    before that one, so that the last leads to the first without a jump. finished(n) gives a finished frame.
     """
-    if n < overlap:
+    if n < overlap(frames):
         return None
     if n < frames:
         return finished(n)
     end, begin = (finished(i).astype(np.float32) for i in (n, n - frames))
     mean = (end.mean((0, 1)) + begin.mean((0, 1))) / 2
-    t = (n - frames + 1) / (overlap + 1) * np.pi / 2
+    t = (n - frames + 1) / (overlap(frames) + 1) * np.pi / 2
     # cosine and sine, not two shares of a whole: the mean of two unlike pictures has less contrast than either
     return to_levels(mean + np.cos(t) * (end - mean) + np.sin(t) * (begin - mean))
+
+
+# --- A film ---
+
+
+def film_frames(net, images, options, blend, flow, hold, start=0, state=None):
+    """Yield the state after each frame of a film from number `start` on: {"frame": the dreamed frame, "mean", "std"}.
+
+    images: an iterable of all the frames. blend: the share of the last frame's dream that is carried into the next,
+    `flow` along the motion in the film. hold: whether what a dream adds keeps the mean and the contrast that it has
+    in the first frame of a scene; otherwise it gathers.
+    """
+    before = None
+    for n, image in enumerate(images):
+        if n >= start:
+            begins = before is None or not blend or is_cut(before, image)
+            dreamed = image
+            if not begins:
+                # the dream alone, without the film below it, which would leave a ghost of the frame before
+                dream = state["frame"] - before
+                dreamed = np.clip(image + blend * (carry(dream, before, image) if flow else dream), 0, 255)
+            dreamed = dream_frame(net, dreamed, options, n)
+            mean, std = statistics(dreamed - image) if begins else (state["mean"], state["std"])
+            if hold and not begins:
+                dreamed = np.clip(image + matched(dreamed - image, mean, std), 0, 255)
+            state = {"frame": dreamed, "mean": mean, "std": std}
+            yield state
+        before = image
 
 
 # --- Frames kept until the film is written ---
@@ -262,7 +296,7 @@ def make_film(args, folder, frames, timing, finished, total, recipe, source=None
         return read_image(frame_path(folder, n)).astype(np.uint8)
 
     def encode(n):
-        levels = close_loop(n, count, total - count, kept) if args.loop else kept(n)
+        levels = close_loop(n, count, kept) if args.loop else kept(n)
         if levels is not None:
             write(levels)
 
@@ -333,9 +367,37 @@ def parse_arguments(arguments=None):
                       '1, "layers": ["inception3b"]}]')  # fmt: skip
     zoom.add_argument("--loop", action="store_true", help="end where the film begins: the last frames dissolve into "
                       "those before its first (dreams up to 24 frames more)")  # fmt: skip
+    film = parser.add_argument_group("dream over a film")
+    film.add_argument("--start", type=seconds, metavar="TIME", help="begin there, in seconds or h:m:s")
+    film.add_argument("--end", type=seconds, metavar="TIME", help="end there, in seconds or h:m:s")
+    film.add_argument("--blend", type=share, metavar="X", help="share of a frame's dream that is carried into the "
+                      "next, 0 to 1 (default: 0; 0.8 with --flow)")  # fmt: skip
+    film.add_argument("--flow", action="store_true", help="carry it along the motion in the film, so that dreams "
+                      "stick to what moves (needs OpenCV)")  # fmt: skip
     add_dream_options(parser)
-    parser.set_defaults(octaves=2, steps=4)
-    return parser.parse_args(arguments)
+    parser.set_defaults(octaves=2, steps=4)  # a frame is dreamed on again and again
+    args = parser.parse_args(arguments)
+    args.film = is_film(args.source)
+    args.output = args.output or Path(f"{args.source.stem}_dream.mp4")
+    for action in (zoom if args.film else film)._group_actions:
+        if getattr(args, action.dest) != action.default and str(getattr(args, action.dest)) != str(action.default):
+            kind = "film" if args.film else "picture"
+            parser.error(f"{action.option_strings[0]} is not for a {kind}, and {args.source} is one")
+    return args
+
+
+def is_film(path):
+    """Whether a file is a film rather than a picture, by its suffix; a .gif is a film if it moves."""
+    suffix = path.suffix.lower()
+    if suffix != ".gif" or not path.exists():
+        return suffix not in SUFFIXES
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.is_animated
+    except OSError:
+        return False  # what is wrong with it is told when it is read
 
 
 def percentage(text):
@@ -345,6 +407,27 @@ def percentage(text):
     return value
 
 
+def share(text):
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+share.__name__ = "number from 0 to 1"
+
+
+def seconds(text):
+    """Seconds from S, M:S or H:M:S, each with decimals or not."""
+    total = Fraction(0)
+    for part in text.split(":"):
+        total = total * 60 + Fraction(part)
+    if total < 0 or text.count(":") > 2:
+        raise ValueError
+    return total
+
+
+seconds.__name__ = "time"
 percentage.__name__ = "whole number from 0 to 100"
 
 
@@ -360,17 +443,14 @@ frame_rate.__name__ = "frame rate"
 
 def main(arguments=None):
     args = parse_arguments(arguments)
-    args.output = args.output or Path(f"{args.source.stem}_dream.mp4")
     check_output(args)
-    picture = fit(read_image(args.source), None, args.width, args.max_size)[0]
     options = settings(args)
+    film = find_film(args) if args.film else None
+    picture = next(pictures(film, args)) if film else fit(read_image(args.source), None, args.width, args.max_size)[0]
+    schedule = read_schedule(args.schedule) if args.schedule else []
     net = models.load(args.model, args.weights)
-    schedule = args.schedule and read_schedule(args.schedule)
-    overlap = min(args.frames // 3, 24) if args.loop else 0
     layers = args.layers or [models.entry(net.metadata["model"]).layer]
-    first = Step(layers, args.zoom, args.rotate, tuple(args.pan), tuple(args.center))
-    plan = plan_zoom(first, args.frames + overlap, schedule)
-    for targets in [layers, *(entry["layers"] for entry in schedule or [] if "layers" in entry)]:
+    for targets in [layers, *(entry["layers"] for entry in schedule if "layers" in entry)]:
         sizes = octave_sizes(net, picture.shape, parse_targets(net, targets), args.octaves, args.octave_scale)
         if len(sizes) < args.octaves:
             note(f"{len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
@@ -382,14 +462,39 @@ def main(arguments=None):
     folder = args.output.with_name(args.output.name + ".frames")
     recipe = what_matters(args, net)
     with kept_frames(folder, recipe, args.restart) as (finished, state):
-        frames = zoom_frames(net, picture, plan, options, args.drift == "hold", finished, state)
+        if film:
+            timing, total = film.timing, len(film.timing.times)
+            blend = args.blend if args.blend is not None else 0.8 * args.flow
+            frames = film_frames(
+                net, pictures(film, args), options, blend, args.flow, args.drift == "hold", finished, state
+            )
+        else:
+            timing, total = steady(args.frames, args.fps), args.frames + (overlap(args.frames) if args.loop else 0)
+            first = Step(layers, args.zoom, args.rotate, tuple(args.pan), tuple(args.center))
+            plan = plan_zoom(first, total, schedule)
+            frames = zoom_frames(net, picture, plan, options, args.drift == "hold", finished, state)
         try:
-            make_film(args, folder, frames, steady(args.frames, args.fps), finished, len(plan), recipe)
+            make_film(args, folder, frames, timing, finished, total, recipe, film)
         except (KeyboardInterrupt, SystemExit):
             note(f"finished frames are kept in {folder}: the same command continues", args.quiet)
             raise
         shutil.rmtree(folder)
     print(args.output)
+
+
+def find_film(args):
+    if args.flow:
+        need_opencv()
+    with progress(None, args.quiet, desc=f"reading {args.source.name}", unit="frame", delay=1) as bar:
+        film = read_film(args.source, args.start, args.end, bar.update)
+    if film.sound and not has_sound(args.output):
+        note(f"the sound is left out: {args.output} cannot hold any", args.quiet)
+    return film
+
+
+def pictures(film, args):
+    """The frames of a film at the size that was asked for."""
+    return (fit(image, None, args.width, args.max_size)[0] for image in read_frames(film))
 
 
 def what_matters(args, net):
@@ -398,7 +503,7 @@ def what_matters(args, net):
     files = {"weights": net.path}
     options = {name: value for name, value in vars(args).items() if name not in silent} | files
     options = {name: sha256(value) if isinstance(value, Path) else value for name, value in options.items()}
-    return json.loads(json.dumps(options))  # as it will be read back: lists for tuples
+    return json.loads(json.dumps(options, default=str))  # as it will be read back: lists for tuples
 
 
 def check_output(args):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.images import write_image
+from models.cli import UserError
 
 # suffix: video encoder, its options at a quality of 0..100, audio encoder; None: not through PyAV
 FORMATS = {
@@ -113,7 +114,7 @@ def time_frames(times, last, base, rates):
     return Timing(times, times[-1] + max(1, last), base, rates[-1])
 
 
-def film_frames(film):
+def read_frames(film):
     """Yield the film's frames, float32 H x W x 3, upright."""
     height, width = film.size[::-1] if film.rotation % 180 else film.size
     for _, frame in decode(film.path, film.begin, film.end):
@@ -183,6 +184,11 @@ def film_writer(path, timing, quality=75, recipe=None, source=None):
         writer = container_writer(path, timing, quality, comment, source)
     with writer as write:
         yield write
+
+
+def has_sound(path):
+    """Whether a film of that name can have sound."""
+    return bool((FORMATS[Path(path).suffix.lower()] or [None])[-1])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,68 @@
+"""Motion from one frame of a film to the next: optical flow, what it hides and uncovers, and scene cuts.
+
+OpenCV's DIS flow (Kroeger et al., 2016), an optional dependency, finds the motion.
+"""
+
+import functools
+
+import numpy as np
+
+from models.cli import UserError
+
+CUT = 30  # mean grey levels between two frames of a film, above which they belong to two scenes
+
+
+def need_opencv():
+    """Raise UserError where OpenCV is missing."""
+    try:
+        import cv2  # noqa: F401
+    except ImportError:
+        raise UserError("--flow needs OpenCV: pip install opencv-python-headless") from None
+
+
+def is_cut(before, after):
+    """Whether a new scene begins between two frames H x W x 3: their shapes of an eighth of the size are unlike."""
+    return np.abs(coarse(after) - coarse(before)).mean() > CUT
+
+
+def coarse(image, cell=8):
+    """The grey mean of each cell x cell pixels (fewer at the borders): camera shake does not matter there."""
+    grey = image.mean(2)
+    rows, columns = (np.arange(0, side, cell) for side in grey.shape)
+    sums = np.add.reduceat(np.add.reduceat(grey, rows, 0), columns, 1)
+    return sums / np.outer(np.diff([*rows, grey.shape[0]]), np.diff([*columns, grey.shape[1]]))
+
+
+def carry(layer, before, after):
+    """`layer` (H x W x 3) moved as the picture moved from frame `before` to frame `after`, and 0 where `after` shows
+    what `before` did not.
+
+    What was hidden is told by flow forth and back that does not return to where it began; the tolerance is that of
+    Sundaram, Brox and Keutzer, "Dense point trajectories by GPU-accelerated large displacement optical flow", 2010.
+    """
+    import cv2
+
+    back, forth = flow(after, before), flow(before, after)
+    rows, columns = np.mgrid[: layer.shape[0], : layer.shape[1]].astype(np.float32)
+    x, y = columns + back[..., 0], rows + back[..., 1]  # where each pixel of `after` was in `before`
+    forth = cv2.remap(forth, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    gap = ((back + forth) ** 2).sum(2)
+    seen = gap <= 0.01 * ((back**2).sum(2) + (forth**2).sum(2)) + 0.5
+    seen &= (x > -1) & (y > -1) & (x < layer.shape[1]) & (y < layer.shape[0])
+    seen = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), 1)[..., None]  # or the border would show in the dream
+    return seen * cv2.remap(layer, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
+def flow(a, b):
+    """H x W x 2: by how many pixels (right, down) what frame `a` shows at each place has moved in frame `b`."""
+    import cv2
+
+    grey = [cv2.cvtColor(image.astype(np.uint8), cv2.COLOR_RGB2GRAY) for image in (a, b)]
+    return finder().calc(*grey, None)
+
+
+@functools.cache
+def finder():
+    import cv2
+
+    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
