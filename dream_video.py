@@ -141,7 +141,7 @@ def between(knots, n, name):
     before = max(frame for frame in knots if frame <= n)
     after = min((frame for frame in knots if frame > n), default=before)
     a, b = knots[before], knots[after]
-    if a == b:
+    if a == b or n == before:
         return a
     t = (n - before) / (after - before)
     t = t * t * (3 - 2 * t)
@@ -381,10 +381,10 @@ def parse_arguments(arguments=None):
     zoom.add_argument("--fps", type=frame_rate, default="24", metavar="X", help="frames/s, such as 24 or 30000/1001")
     zoom.add_argument("--zoom", type=number(above=0), default=1.05, metavar="X", help="scale from one frame to the "
                       "next; below 1 it zooms out")  # fmt: skip
-    zoom.add_argument("--rotate", type=float, default=0.0, metavar="DEG", help="degrees a frame, counter-clockwise")
-    zoom.add_argument("--pan", type=float, nargs=2, default=(0.0, 0.0), metavar=("X", "Y"), help="pixels that the view "
-                      "moves right and down, a frame")  # fmt: skip
-    zoom.add_argument("--center", type=float, nargs=2, default=(0.5, 0.5), metavar=("X", "Y"), help="what stays in "
+    zoom.add_argument("--rotate", type=finite, default=0.0, metavar="DEG", help="degrees a frame, counter-clockwise")
+    zoom.add_argument("--pan", type=finite, nargs=2, default=(0.0, 0.0), metavar=("X", "Y"), help="pixels that the "
+                      "view moves right and down, a frame")  # fmt: skip
+    zoom.add_argument("--center", type=finite, nargs=2, default=(0.5, 0.5), metavar=("X", "Y"), help="what stays in "
                       "place: 0 0 is the top left corner, 1 1 the bottom right")  # fmt: skip
     zoom.add_argument("--schedule", type=Path, metavar="FILE", help="change layers, zoom, rotate, pan and center over "
                       'time, smoothly: JSON such as [{"frame": 0, "zoom": 1.05}, {"frame": 60, "zoom": 1.01, "rotate": '
@@ -427,6 +427,16 @@ def is_film(path):
         return False  # what is wrong with it is told when it is read
 
 
+def finite(text):
+    value = float(text)
+    if not abs(value) < float("inf"):
+        raise ValueError
+    return value
+
+
+finite.__name__ = "number"
+
+
 def percentage(text):
     value = int(text)
     if not 0 <= value <= 100:
@@ -459,10 +469,11 @@ percentage.__name__ = "whole number from 0 to 100"
 
 
 def frame_rate(text):
-    rate = Fraction(text)
-    if not 0 < rate <= 1000:
-        raise ValueError
-    return rate
+    with contextlib.suppress(ZeroDivisionError):
+        rate = Fraction(text)
+        if 0 < rate <= 1000:
+            return rate
+    raise ValueError
 
 
 frame_rate.__name__ = "frame rate"
@@ -540,8 +551,9 @@ def check_output(args):
         raise UsageError(f"{output}: cannot write {suffix}; use .mp4, .webm, .gif, .webp, or a folder for .png frames")
     if args.quality is not None and not FORMATS[suffix]:
         raise UsageError(f"--quality says nothing to {suffix or 'a folder of .png'}")
-    if output.resolve() == args.source.resolve():
-        raise UsageError(f"{output} is the input: give the film another name with -o")
+    for path in (output, args.preview):
+        if path and path.resolve() == args.source.resolve():
+            raise UsageError(f"{path} is the input: give another name")
     if output.is_dir() and suffix:
         raise UsageError(f"{output} is a folder: give the film another name with -o")
     if not suffix and output.exists() and not (output.is_dir() and all(is_frame(path) for path in output.iterdir())):

@@ -6,6 +6,7 @@ A frame is an image as everywhere: float32 H x W x 3, sRGB, 0..255, upright. Fil
 import contextlib
 import itertools
 import json
+import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,14 +16,15 @@ import numpy as np
 from dataset.images import write_image
 from models.cli import UserError
 
-# suffix: video encoder, its options at a quality of 0..100, audio encoder; None: not through PyAV
+# suffix: video encoder, its pixels, its options at a quality of 0..100, audio encoder; None: not through PyAV
 FORMATS = {
-    ".mp4": ("libx264", lambda quality: {"crf": f"{51 - 0.44 * quality:.0f}"}, "aac"),
-    ".webm": ("libvpx-vp9", lambda quality: {"crf": f"{63 - 0.5 * quality:.0f}", "b": "0", "row-mt": "1"}, "libopus"),
-    ".webp": ("libwebp_anim", lambda quality: {"quality": f"{quality}"}, None),
+    ".mp4": ("libx264", "yuv420p", lambda q: {"crf": f"{51 - 0.44 * q:.0f}"}, "aac"),
+    ".webm": ("libvpx-vp9", "yuv420p", lambda q: {"crf": f"{63 - 0.5 * q:.0f}", "b": "0", "row-mt": "1"}, "libopus"),
+    ".webp": ("libwebp_anim", "bgra", lambda q: {"quality": f"{q}"}, None),
     ".gif": None,
     "": None,  # a folder of .png
 }
+MUXER_OPTIONS = {".mp4": {"movflags": "+faststart"}, ".webp": {"loop": "0"}}
 UNNAMED_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo", "6 channels": "5.1", "8 channels": "7.1"}
 KEEPS_ROTATION = {".mp4"}  # as a flag beside the pixels; elsewhere the pixels themselves are turned
 
@@ -196,17 +198,16 @@ def container_writer(path, timing, quality, comment, source):
     import av
 
     suffix = path.suffix.lower()
-    encoder, options, audio_encoder = FORMATS[suffix]
+    encoder, pixels, options, audio_encoder = FORMATS[suffix]
     rotation = source.rotation if source and suffix in KEEPS_ROTATION else 0
-    muxer = {".mp4": {"movflags": "+faststart"}, ".webp": {"loop": "0"}}.get(suffix, {})
-    with av.open(str(path), "w", options=muxer) as out:
+    with av.open(str(path), "w", options=MUXER_OPTIONS.get(suffix, {})) as out:
         stream = out.add_stream(encoder, rate=timing.rate, options=options(quality))
         context = stream.codec_context
         context.time_base = timing.base
         stream.time_base = timing.base
-        context.pix_fmt = "yuv420p"
-        # tagged, since players guess the matrix of untagged films by their size
-        context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1
+        context.pix_fmt = pixels
+        if pixels == "yuv420p":  # BT.709, and tagged so: players guess the matrix of untagged films by their size
+            context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1
         if source and source.pixel_shape:
             context.sample_aspect_ratio = source.pixel_shape
         if rotation:
@@ -233,12 +234,13 @@ def container_writer(path, timing, quality, comment, source):
         def write(levels):
             time = next(times)
             levels = np.rot90(levels, -rotation // 90)
-            height, width = levels.shape[:2]
-            if time == timing.times[0]:
-                stream.width, stream.height = width + width % 2, height + height % 2
-            levels = np.pad(levels, ((0, height % 2), (0, width % 2), (0, 0)), "edge")  # 4:2:0 has no odd sizes
+            if pixels == "yuv420p":  # which has no odd sizes
+                levels = np.pad(levels, [(0, side % 2) for side in levels.shape[:2]] + [(0, 0)], "edge")
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(levels), "rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+            if pixels == "yuv420p":
+                frame = frame.reformat(format=pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
+            if time == timing.times[0]:
+                stream.width, stream.height = frame.width, frame.height
             frame.pts, frame.time_base = time, timing.base
             mux_sound(time * timing.base)
             mux(stream.encode(frame))
@@ -246,6 +248,26 @@ def container_writer(path, timing, quality, comment, source):
         yield write
         mux(stream.encode())
         mux_sound(np.finfo(float).max)
+    if suffix == ".webp" and comment:
+        add_exif(path, comment)
+
+
+def add_exif(path, comment):
+    """Put a comment into a .webp film, as EXIF's image description: FFmpeg writes none.
+
+    Source: the WebP container specification (RIFF chunks; the fourth bit of VP8X's first byte tells of EXIF).
+    """
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x010E] = comment
+    exif = exif.tobytes().removeprefix(b"Exif\0\0")
+    data = bytearray(path.read_bytes())
+    if data[12:16] == b"VP8X":
+        data[20] |= 0x08
+        data += b"EXIF" + struct.pack("<I", len(exif)) + exif + b"\0" * (len(exif) % 2)
+        data[4:8] = struct.pack("<I", len(data) - 8)
+        path.write_bytes(data)
 
 
 @contextlib.contextmanager
@@ -255,7 +277,7 @@ def gif_writer(path, timing, comment):
     pictures = []
 
     def write(levels):
-        pictures.append(Image.fromarray(levels).quantize(256, Image.Quantize.FASTOCTREE))
+        pictures.append(Image.fromarray(levels).quantize(256, Image.Quantize.MEDIANCUT))
 
     yield write
     # GIF counts in hundredths of a second: round the moments, not the durations, so that nothing adds up
