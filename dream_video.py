@@ -516,6 +516,9 @@ def main(arguments=None):
         except (KeyboardInterrupt, SystemExit):
             note(f"finished frames are kept in {folder}: the same command continues", args.quiet)
             raise
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"{reason}: finished frames are kept in {folder}; the same command continues") from None
         shutil.rmtree(folder)
     print(args.output)
 
