@@ -6,39 +6,35 @@ python dream_video.py clip.mp4 -o dream.mp4 --flow
 Every finished frame is kept in <out>.frames/ until the film is written: the same command continues where it stopped.
 """
 
-import contextlib
-import fcntl
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 import models
+from dataset.camera import Step, each_channel, move, plan_zoom, read_schedule
 from dataset.film import FORMATS, film_writer, has_sound, read_film, read_frames, steady
 from dataset.flow import carry, is_cut, need_opencv
 from dataset.images import SUFFIXES, check_writable, read_image, write_image
-from dream import add_dream_options, deepdream, fit, number, octave_sizes, parse_targets, settings, whole_number
-from models.cli import Parser, UsageError, UserError, closest, note, progress, run, whole
+from dataset.kept import frame_path, keep_frame, kept_frames, remove
+from dream import (
+    add_dream_options,
+    deepdream,
+    fit,
+    number,
+    octave_sizes,
+    parse_targets,
+    settings,
+    tile_size,
+    whole_number,
+)
+from models.cli import Parser, UsageError, UserError, note, progress, run
 from models.weights import sha256
 
-PAIRS = ("pan", "center")  # options of two numbers
-
 # --- The endless zoom ---
-
-
-@dataclass(frozen=True)
-class Step:
-    """What happens at one frame: it is dreamed on these layers, then moved like this to make the next."""
-
-    layers: list  # LAYER[:CHANNELS][=WEIGHT]
-    zoom: float = 1.0
-    rotate: float = 0.0  # degrees, counter-clockwise
-    pan: tuple = (0, 0)  # pixels that the view moves right and down
-    center: tuple = (0.5, 0.5)  # of zoom and rotation, in fractions of the width and height
 
 
 def zoom_frames(net, picture, plan, options, hold, start=0, state=None):
@@ -47,6 +43,7 @@ def zoom_frames(net, picture, plan, options, hold, start=0, state=None):
     plan: a Step for each frame. options: deepdream's. hold: whether colour, contrast and fine detail stay those of
     the first frame. state: that of the frame before `start`.
     """
+    state = state or {}
     for n in range(start, len(plan)):
         image = move(state["frame"], plan[n - 1]) if n else picture
         dreamed = dream_frame(net, image, options | {"layers": plan[n].layers}, n)
@@ -54,7 +51,8 @@ def zoom_frames(net, picture, plan, options, hold, start=0, state=None):
             dreamed = detailed(dreamed, image, state["detail"])
             dreamed = np.clip(matched(dreamed, state["mean"], state["std"]), 0, 255)
         if n == 0:
-            state = dict(zip(("mean", "std"), statistics(dreamed), strict=True)) | {"detail": fine(dreamed).std()}
+            mean, std = statistics(dreamed)
+            state = state | {"mean": mean, "std": std, "detail": fine(dreamed).std()}
         state = state | {"frame": dreamed}
         yield state
 
@@ -63,24 +61,6 @@ def dream_frame(net, image, options, n):
     """Frame `n` dreamed, with random shifts that depend on the seed and n alone: resuming needs no other state."""
     seed = int(np.random.SeedSequence([options["seed"], n]).generate_state(1)[0])
     return deepdream(net, image, **options | {"seed": seed})
-
-
-def move(image, step):
-    """The next view of H x W x 3, as `step` says.
-
-    One resampling by cubic splines, which keep detail that linear interpolation would lose a little of at every
-    frame. What lies outside is the picture's reflection.
-    """
-    from scipy import ndimage
-
-    angle = np.deg2rad(step.rotate)
-    # from a place (row, column) in the new view to the one in the old that it shows
-    matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / step.zoom
-    center = np.array(step.center[::-1]) * (np.array(image.shape[:2]) - 1)
-    offset = center - matrix @ (center - step.pan[::-1])
-    if not step.rotate:
-        matrix = np.diag(matrix)  # the separable case, which SciPy does faster
-    return np.clip(each_channel(ndimage.affine_transform, image, matrix, offset, order=3, mode="reflect"), 0, 255)
 
 
 def statistics(image):
@@ -115,90 +95,6 @@ def fine(image):
     return image - each_channel(ndimage.gaussian_filter, image, 1, truncate=3)
 
 
-def each_channel(function, image, *arguments, **options):
-    """function(channel, ...) of the three channels of H x W x 3, in a thread each: SciPy itself uses one."""
-    with ThreadPoolExecutor(3) as pool:
-        channels = [pool.submit(function, image[..., i], *arguments, **options) for i in range(3)]
-    return np.dstack([channel.result() for channel in channels])
-
-
-def plan_zoom(first, frames, schedule=None):
-    """The Step of each of `frames` frames: `first` throughout, or from there what the schedule makes of it.
-
-    schedule: [{"frame": N, and any of "layers", "zoom", "rotate", "pan", "center"}]. Each of them rests at the frames
-    that name it and is smooth in between: 3t^2 - 2t^3 of the way. Scales are blended by their logarithm, layers by
-    their weights.
-    """
-    knots = {name: {0: value} for name, value in vars(first).items()}
-    for entry in schedule or []:
-        for name in knots.keys() & entry.keys():
-            knots[name][entry["frame"]] = entry[name]
-    return [Step(**{name: between(values, n, name) for name, values in knots.items()}) for n in range(frames)]
-
-
-def between(knots, n, name):
-    """The value of {frame: value} at frame n; `name` tells what kind of value it is."""
-    before = max(frame for frame in knots if frame <= n)
-    after = min((frame for frame in knots if frame > n), default=before)
-    a, b = knots[before], knots[after]
-    if a == b or n == before:
-        return a
-    t = (n - before) / (after - before)
-    t = t * t * (3 - 2 * t)
-    if name == "layers":
-        return blend_layers(a, b, t)
-    if name == "zoom":
-        return a ** (1 - t) * b**t
-    return tuple(x * (1 - t) + y * t for x, y in zip(a, b, strict=True)) if name in PAIRS else a * (1 - t) + b * t
-
-
-def blend_layers(a, b, t):
-    """Targets that are (1 - t) times those of a, and t times those of b."""
-    weights = {}
-    for targets, share in ((a, 1 - t), (b, t)):
-        for target in targets:
-            name, _, weight = target.partition("=")
-            weights[name] = weights.get(name, 0) + share * float(weight or 1)
-    return [f"{name}={weight:.6f}" for name, weight in weights.items() if weight >= 1e-6]
-
-
-def read_schedule(path):
-    """The list that plan_zoom() takes, from a JSON file; UsageError says what is wrong with it."""
-    try:
-        entries = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: no JSON that can be read: {error}") from None
-    if not isinstance(entries, list) or not entries:
-        raise UsageError(f'{path}: not a list such as [{{"frame": 0, "zoom": 1.05}}, {{"frame": 60, "zoom": 1.01}}]')
-    for entry in entries:
-        check_entry(path, entry)
-    return entries
-
-
-def check_entry(path, entry):
-    def is_number(value):
-        return isinstance(value, (int, float)) and abs(value) < float("inf")
-
-    def is_pair(value):
-        return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
-
-    kinds = {
-        "frame": (lambda v: isinstance(v, int) and v >= 0, "a whole number of at least 0"),
-        "layers": (lambda v: isinstance(v, list) and v and all(isinstance(x, str) for x in v), "a list of targets"),
-        "zoom": (lambda v: is_number(v) and v > 0, "a number above 0"),
-        "rotate": (is_number, "a number of degrees"),
-        **dict.fromkeys(PAIRS, (is_pair, "two numbers")),
-    }
-    if not isinstance(entry, dict) or "frame" not in entry:
-        raise UsageError(f'{path}: {json.dumps(entry)} does not tell its "frame"')
-    for name, value in entry.items():
-        if name not in kinds:
-            raise UsageError(f"{path}: there is no {name!r} in a schedule: {closest(name, kinds)}")
-        fits, words = kinds[name]
-        if not fits(value):
-            raise UsageError(f"{path}: frame {entry['frame']}: {name} is {json.dumps(value)}, not {words}")
-
-
 def overlap(frames):
     """How many frames at the end of a loop of `frames` dissolve into those before its beginning."""
     return min(frames // 3, 24)
@@ -231,7 +127,7 @@ def film_frames(net, images, options, blend, flow, hold, start=0, state=None):
     `flow` along the motion in the film. hold: whether what a dream adds keeps the mean and the contrast that it has
     in the first frame of a scene; otherwise it gathers.
     """
-    before = None
+    before, state = None, state or {}
     for n, image in enumerate(images):
         if n >= start:
             begins = before is None or not blend or is_cut(before, image)
@@ -244,64 +140,9 @@ def film_frames(net, images, options, blend, flow, hold, start=0, state=None):
             mean, std = statistics(dreamed - image) if begins else (state["mean"], state["std"])
             if hold and not begins:
                 dreamed = np.clip(image + matched(dreamed - image, mean, std), 0, 255)
-            state = {"frame": dreamed, "mean": mean, "std": std}
+            state = state | {"frame": dreamed, "mean": mean, "std": std}
             yield state
         before = image
-
-
-# --- Frames kept until the film is written ---
-
-
-@contextlib.contextmanager
-def kept_frames(folder, options, restart=False):
-    """Yields (number of frames that are finished in `folder`, the state after the last).
-
-    A frame there is a .png; the state, all that the next frame needs, is kept unrounded. Raises UserError if `folder`
-    was begun with other options, or another process is at work in it.
-    """
-    record = folder / "options.json"
-    if folder.exists() and not record.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} was not made by dream_video.py: move it away, or give the film another name")
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another dream_video.py is at work there") from None
-        if restart:
-            for path in folder.glob("[!l]*"):
-                remove(path)
-        if record.exists():
-            before = json.loads(record.read_text())
-            changed = [name for name in before | options if before.get(name) != options.get(name)]
-            if changed:
-                words = ", ".join(f"{name}: {before.get(name)}, now {options.get(name)}" for name in changed[:3])
-                raise UserError(f"{folder} holds frames of other options ({words}): repeat those, or add --restart")
-        else:
-            with whole(record) as temporary:
-                temporary.write_text(json.dumps(options, indent=1))
-        for leftover in [*folder.glob(".*"), *folder.glob("film*")]:
-            remove(leftover)  # what a kill left half-written
-        state = {}
-        if (folder / "state.npz").exists():
-            with np.load(folder / "state.npz") as arrays:
-                state = dict(arrays)
-        yield int(state.pop("finished", 0)), state
-
-
-def remove(path):
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def frame_path(folder, n):
-    return folder / f"{n:06}.png"
-
-
-def keep_frame(folder, n, levels, state):
-    """The frame first, then the state that says it is there: killed in between, the frame is made again, the same."""
-    write_image(frame_path(folder, n), levels, compress_level=1)
-    with whole(folder / "state.npz") as temporary:
-        np.savez(temporary, finished=n + 1, **state)
 
 
 def to_levels(image):
@@ -392,8 +233,8 @@ def parse_arguments(arguments=None):
     zoom.add_argument("--loop", action="store_true", help="end where the film begins: the last frames dissolve into "
                       "those before its first (dreams up to 24 frames more)")  # fmt: skip
     film = parser.add_argument_group("dream over a film", "There, --octaves is 4 and --steps is 10 unless given.")
-    film.add_argument("--start", type=seconds, metavar="TIME", help="begin there, in seconds or h:m:s")
-    film.add_argument("--end", type=seconds, metavar="TIME", help="end there, in seconds or h:m:s")
+    film.add_argument("--start", type=moment, metavar="TIME", help="begin there, in seconds or h:m:s")
+    film.add_argument("--end", type=moment, metavar="TIME", help="end there, in seconds or h:m:s")
     film.add_argument("--blend", type=share, metavar="X", help="share of a frame's dream that is carried into the "
                       "next, 0 to 1 (default: 0; 0.8 with --flow)")  # fmt: skip
     film.add_argument("--flow", action="store_true", help="carry it along the motion in the film, so that dreams "
@@ -427,56 +268,33 @@ def is_film(path):
         return False  # what is wrong with it is told when it is read
 
 
-def finite(text):
-    value = float(text)
-    if not abs(value) < float("inf"):
-        raise ValueError
-    return value
+def ranged(convert, low, high, name):
+    def parse(text):
+        try:
+            value = convert(text)
+        except ZeroDivisionError:  # Fraction's
+            raise ValueError from None
+        if not low <= value <= high:
+            raise ValueError
+        return value
 
-
-finite.__name__ = "number"
-
-
-def percentage(text):
-    value = int(text)
-    if not 0 <= value <= 100:
-        raise ValueError
-    return value
-
-
-def share(text):
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
-
-
-share.__name__ = "number from 0 to 1"
+    parse.__name__ = name
+    return parse
 
 
 def seconds(text):
-    """Seconds from S, M:S or H:M:S, each with decimals or not."""
+    """Seconds from S, M:S or H:M:S."""
     total = Fraction(0)
     for part in text.split(":"):
         total = total * 60 + Fraction(part)
-    if total < 0 or text.count(":") > 2:
-        raise ValueError
     return total
 
 
-seconds.__name__ = "time"
-percentage.__name__ = "whole number from 0 to 100"
-
-
-def frame_rate(text):
-    with contextlib.suppress(ZeroDivisionError):
-        rate = Fraction(text)
-        if 0 < rate <= 1000:
-            return rate
-    raise ValueError
-
-
-frame_rate.__name__ = "frame rate"
+percentage = ranged(int, 0, 100, "whole number from 0 to 100")
+share = ranged(float, 0, 1, "number from 0 to 1")
+finite = ranged(float, -1e9, 1e9, "number")
+frame_rate = ranged(Fraction, Fraction(1, 1000), 1000, "frame rate")
+moment = ranged(seconds, 0, 1e9, "time")
 
 
 def main(arguments=None):
@@ -488,10 +306,11 @@ def main(arguments=None):
     schedule = read_schedule(args.schedule) if args.schedule else []
     net = models.load(args.model, args.weights)
     layers = args.layers or [models.entry(net.metadata["model"]).layer]
-    for targets in [layers, *(entry["layers"] for entry in schedule if "layers" in entry)]:
-        sizes = octave_sizes(net, picture.shape, parse_targets(net, targets), args.octaves, args.octave_scale)
-        if len(sizes) < args.octaves:
-            note(f"{len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
+    targets = [layers, *(entry["layers"] for entry in schedule if "layers" in entry)]
+    targets = parse_targets(net, [target for several in targets for target in several])
+    sizes = octave_sizes(net, picture.shape, targets, args.octaves, args.octave_scale)
+    if len(sizes) < args.octaves:
+        note(f"{len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
     if models.blas.missing():
         note(models.blas.NOTE, args.quiet)
     if net.path == models.STARTER:
@@ -500,6 +319,9 @@ def main(arguments=None):
     folder = args.output.with_name(args.output.name + ".frames")
     recipe = what_matters(args, net)
     with kept_frames(folder, recipe, args.restart) as (finished, state):
+        # the tiles, too, are those of the first frame, however much memory is free when this is resumed
+        state.setdefault("tile", args.tile or tile_size(net, targets))
+        options["tile"] = int(state["tile"])
         if film:
             timing, total = film.timing, len(film.timing.times)
             blend = args.blend if args.blend is not None else 0.8 * args.flow

@@ -16,9 +16,10 @@ from PIL import Image
 import dream_video
 import models
 from dataset import flow
+from dataset.camera import Step, move, plan_zoom
 from dataset.film import film_writer, read_film, read_frames, steady
 from dataset.images import read_image
-from dream_video import Step, close_loop, matched, move, overlap, plan_zoom, statistics
+from dream_video import close_loop, matched, overlap, statistics
 from models.cli import UserError
 
 ROOT = Path(__file__).parent.parent

@@ -1,0 +1,124 @@
+"""Where the view goes in a zoom: a Step for each frame, from options or a schedule, and move(), which takes it."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.cli import UsageError, closest
+
+PAIRS = ("pan", "center")  # of two numbers
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happens at one frame: it is dreamed on these layers, then moved like this to make the next."""
+
+    layers: list  # LAYER[:CHANNELS][=WEIGHT]
+    zoom: float = 1.0
+    rotate: float = 0.0  # degrees, counter-clockwise
+    pan: tuple = (0, 0)  # pixels that the view moves right and down
+    center: tuple = (0.5, 0.5)  # of zoom and rotation, in fractions of the width and height
+
+
+def move(image, step):
+    """The next view of H x W x 3, as `step` says.
+
+    One resampling by cubic splines, which keep detail that linear interpolation would lose a little of at every
+    frame. What lies outside is the picture's reflection.
+    """
+    from scipy import ndimage
+
+    angle = np.deg2rad(step.rotate)
+    # from a place (row, column) in the new view to the one in the old that it shows
+    matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / step.zoom
+    center = np.array(step.center[::-1]) * (np.array(image.shape[:2]) - 1)
+    offset = center - matrix @ (center - step.pan[::-1])
+    if not step.rotate:
+        matrix = np.diag(matrix)  # the separable case, which SciPy does faster
+    return np.clip(each_channel(ndimage.affine_transform, image, matrix, offset, order=3, mode="reflect"), 0, 255)
+
+
+def each_channel(function, image, *arguments, **options):
+    """function(channel, ...) of the three channels of H x W x 3, in a thread each: SciPy itself uses one."""
+    with ThreadPoolExecutor(3) as pool:
+        channels = [pool.submit(function, image[..., i], *arguments, **options) for i in range(3)]
+    return np.dstack([channel.result() for channel in channels])
+
+
+def plan_zoom(first, frames, schedule=None):
+    """The Step of each of `frames` frames: `first` throughout, or from there what the schedule makes of it.
+
+    schedule: [{"frame": N, and any of "layers", "zoom", "rotate", "pan", "center"}]. Each of them rests at the frames
+    that name it and is smooth in between: 3t^2 - 2t^3 of the way. Scales are blended by their logarithm, layers by
+    their weights.
+    """
+    knots = {name: {0: value} for name, value in vars(first).items()}
+    for entry in schedule or []:
+        for name in knots.keys() & entry.keys():
+            knots[name][entry["frame"]] = entry[name]
+    return [Step(**{name: between(values, n, name) for name, values in knots.items()}) for n in range(frames)]
+
+
+def between(knots, n, name):
+    """The value of {frame: value} at frame n; `name` tells what kind of value it is."""
+    before = max(frame for frame in knots if frame <= n)
+    after = min((frame for frame in knots if frame > n), default=before)
+    a, b = knots[before], knots[after]
+    if a == b or n == before:
+        return a
+    t = (n - before) / (after - before)
+    t = t * t * (3 - 2 * t)
+    if name == "layers":
+        return blend_layers(a, b, t)
+    if name == "zoom":
+        return a ** (1 - t) * b**t
+    return tuple(x * (1 - t) + y * t for x, y in zip(a, b, strict=True)) if name in PAIRS else a * (1 - t) + b * t
+
+
+def blend_layers(a, b, t):
+    """Targets that are (1 - t) times those of a, and t times those of b."""
+    weights = {}
+    for targets, share in ((a, 1 - t), (b, t)):
+        for target in targets:
+            name, _, weight = target.partition("=")
+            weights[name] = weights.get(name, 0) + share * float(weight or 1)
+    return [f"{name}={weight:.6f}" for name, weight in weights.items() if weight >= 1e-6]
+
+
+def read_schedule(path):
+    """The list that plan_zoom() takes, from a JSON file; UsageError says what is wrong with it."""
+    try:
+        entries = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: no JSON that can be read: {error}") from None
+    if not isinstance(entries, list) or not entries:
+        raise UsageError(f'{path}: not a list such as [{{"frame": 0, "zoom": 1.05}}, {{"frame": 60, "zoom": 1.01}}]')
+    for entry in entries:
+        check_entry(path, entry)
+    return entries
+
+
+def check_entry(path, entry):
+    def is_number(value):
+        return isinstance(value, (int, float)) and abs(value) < float("inf")
+
+    def is_pair(value):
+        return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+
+    kinds = {
+        "frame": (lambda v: isinstance(v, int) and v >= 0, "a whole number of at least 0"),
+        "layers": (lambda v: isinstance(v, list) and v and all(isinstance(x, str) for x in v), "a list of targets"),
+        "zoom": (lambda v: is_number(v) and v > 0, "a number above 0"),
+        "rotate": (is_number, "a number of degrees"),
+        **dict.fromkeys(PAIRS, (is_pair, "two numbers")),
+    }
+    if not isinstance(entry, dict) or "frame" not in entry:
+        raise UsageError(f'{path}: {json.dumps(entry)} does not tell its "frame"')
+    for name, value in entry.items():
+        if name not in kinds:
+            raise UsageError(f"{path}: there is no {name!r} in a schedule: {closest(name, kinds)}")
+        fits, words = kinds[name]
+        if not fits(value):
+            raise UsageError(f"{path}: frame {entry['frame']}: {name} is {json.dumps(value)}, not {words}")
