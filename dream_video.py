@@ -136,7 +136,7 @@ def film_frames(net, images, options, blend, flow, hold, start=0, state=None):
                 # the dream alone, without the film below it, which would leave a ghost of the frame before
                 dream = state["frame"] - before
                 dreamed = np.clip(image + blend * (carry(dream, before, image) if flow else dream), 0, 255)
-            dreamed = dream_frame(net, dreamed, options, n)
+            dreamed = deepdream(net, dreamed, **options)  # the same shifts for all: what stands still is dreamed alike
             mean, std = statistics(dreamed - image) if begins else (state["mean"], state["std"])
             if hold and not begins:
                 dreamed = np.clip(image + matched(dreamed - image, mean, std), 0, 255)
@@ -301,13 +301,13 @@ def main(arguments=None):
     args = parse_arguments(arguments)
     check_output(args)
     options = settings(args)
-    film = find_film(args) if args.film else None
-    picture = next(pictures(film, args)) if film else fit(read_image(args.source), None, args.width, args.max_size)[0]
     schedule = read_schedule(args.schedule) if args.schedule else []
     net = models.load(args.model, args.weights)
     layers = args.layers or [models.entry(net.metadata["model"]).layer]
     targets = [layers, *(entry["layers"] for entry in schedule if "layers" in entry)]
     targets = parse_targets(net, [target for several in targets for target in several])
+    film = find_film(args) if args.film else None
+    picture = next(pictures(film, args)) if film else fit(read_image(args.source), None, args.width, args.max_size)[0]
     sizes = octave_sizes(net, picture.shape, targets, args.octaves, args.octave_scale)
     if len(sizes) < args.octaves:
         note(f"{len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
