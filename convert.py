@@ -19,7 +19,7 @@ def convert(path, output=None, model=None, dtype="float16", changes=None, origin
     """Convert one file; returns (path of the weights file, its metadata, its arrays before rounding).
 
     output: None puts it where models.load looks for it, unless something is there. changes: metadata that the user
-    gives (mean, std, channel_order, classes). origin: where the file does not tell one. Raises UserError.
+    gives (mean, std, channel_order, classes, layer). origin: where the file does not tell one. Raises UserError.
     """
     path = Path(path)
     arrays, metadata = renaming.load(path, model)
@@ -30,6 +30,9 @@ def convert(path, output=None, model=None, dtype="float16", changes=None, origin
     if output.exists() and output.samefile(path):
         raise UsageError(f"{output} is the file to convert: name another one with -o")
     metadata |= changes or {}
+    if metadata.get("layer"):
+        net = models.entry(metadata["model"]).build(metadata["num_classes"], aux=metadata["aux"])
+        metadata["layer"] = net.resolve(metadata["layer"])
     classes, count = metadata.get("classes"), metadata["num_classes"]
     if classes and len(classes) != count:
         raise UserError(f"{path}: its classifier has {count} classes, but there are {len(classes)} names")
@@ -130,6 +133,7 @@ def changes(args):
     """The metadata that the command line gives."""
     given = pixel_statistics(args.mean, args.std, args.channel_order)
     given |= {"classes": read_classes(args.classes)} if args.classes else {}
+    given |= {"layer": args.layer} if args.layer else {}
     return given | ({"origin": args.origin} if args.origin else {})
 
 
@@ -195,9 +199,10 @@ def print_info(path):
         "converted from": metadata["source"] or "not told",
         "its sha256": metadata["source_sha256"] or "not told",
         "origin": metadata["origin"] or "not told",
+        "dreams of": metadata["layer"] or f"{models.entry(metadata['model']).layer}, the network's usual layer",
     }
     told = {"format", "model", "num_classes", "classes", "mean", "std", "channel_order", "color_matrix", "aux"}
-    told |= {"source", "source_sha256", "origin", "dtype"}
+    told |= {"source", "source_sha256", "origin", "layer", "dtype"}
     facts |= {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items() if key not in told}
     for key, value in facts.items():
         print(f"{key + ':':17}{value}")
@@ -234,6 +239,7 @@ def parser():
     p.add_argument("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="standard deviation, in the same unit")
     p.add_argument("--channel-order", choices=("RGB", "BGR"), help="what its first layer takes (default: as published)")
     p.add_argument("--classes", metavar="TXT", help="names of its classes, one a line")
+    p.add_argument("--layer", metavar="NAME", help="layer to dream on by default (default: the network's usual one)")
     p.add_argument("--origin", metavar="TEXT", help="licence or note of origin, kept in the file")
     p.add_argument(
         "--download", metavar="NETWORK", help="fetch and convert the published weights of a network, or of `all`"

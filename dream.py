@@ -237,7 +237,7 @@ def parse_targets(net, layers=None):
     """Targets from LAYER[:CHANNELS][=WEIGHT], such as inception4c, inception4c:13,27 or inception3b=0.3."""
     if isinstance(layers, str):
         layers = [layers]
-    layers = layers or [models.entry(net.metadata["model"]).layer]
+    layers = layers or [net.metadata["layer"] or models.entry(net.metadata["model"]).layer]
     return [parse_target(net, text) for text in layers]
 
 
@@ -267,8 +267,8 @@ def add_dream_options(parser):
     network.add_argument("--weights", metavar="FILE", type=Path, help="an .npz of convert.py or train_dream.py")
     dream = parser.add_argument_group("dream")
     dream.add_argument("--layers", nargs="+", metavar="TARGET", help="what to enhance: LAYER[:CHANNELS][=WEIGHT], "
-                       "such as inception4c, inception4c:13,27 or inception3b=0.3; see --list-layers (default: "
-                       "the network's own, inception4c for googlenet)")  # fmt: skip
+                       "such as inception4c, inception4c:13,27 or inception3b=0.3; see --list-layers (default: what "
+                       "the weights say, or the network's own: inception3b for the starter)")  # fmt: skip
     dream.add_argument("--octaves", type=whole_number(1), default=4, metavar="N", help="sizes to dream at")
     dream.add_argument("--octave-scale", type=number(above=1), default=1.4, metavar="X", help="ratio of two sizes")
     dream.add_argument("--steps", type=whole_number(1), default=10, metavar="N", help="gradient steps an octave")

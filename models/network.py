@@ -19,7 +19,13 @@ class Network(nn.Module):
     def __init__(self, num_classes):
         super().__init__()
         self.num_classes = num_classes  # 0: no classifier; the features are all there is
-        self.metadata = {"mean": [127.5] * 3, "std": [127.5] * 3, "channel_order": "RGB", "classes": None}
+        self.metadata = {
+            "mean": [127.5] * 3,
+            "std": [127.5] * 3,
+            "channel_order": "RGB",
+            "classes": None,
+            "layer": None,
+        }
         self.path = None
 
     def __setattr__(self, name, value):

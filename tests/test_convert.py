@@ -482,3 +482,11 @@ def test_publish(hub, tmp_path):
     assert sent.stdout.splitlines()[-1] == f"{hub.url}/me/dreams/commit/1", sent.stderr
     commit = [json.loads(line) for line in hub.posts[-1][1].splitlines()]
     assert [line["value"].get("path") for line in commit] == [None, "README.md", "tiny_mlx.npz"]
+
+
+def test_the_layer_to_dream_on_is_resolved_and_kept(tmp_path):
+    output, _, _ = convert.convert(STARTER, tmp_path / "out.npz", changes={"layer": "mixed4a"})
+    assert weights.read(output)[1]["layer"] == "inception4a"
+    with pytest.raises(UserError, match="no layer 'mixed9a'"):
+        convert.convert(STARTER, tmp_path / "other.npz", changes={"layer": "mixed9a"})
+    assert not (tmp_path / "other.npz").exists()
