@@ -30,7 +30,7 @@ def convert(path, output=None, model=None, dtype="float16", changes=None, origin
     if output.exists() and output.samefile(path):
         raise UsageError(f"{output} is the file to convert: name another one with -o")
     metadata |= changes or {}
-    if metadata.get("layer"):
+    if "layer" in metadata:
         net = models.entry(metadata["model"]).build(metadata["num_classes"], aux=metadata["aux"])
         metadata["layer"] = net.resolve(metadata["layer"])
     classes, count = metadata.get("classes"), metadata["num_classes"]
@@ -199,7 +199,7 @@ def print_info(path):
         "converted from": metadata["source"] or "not told",
         "its sha256": metadata["source_sha256"] or "not told",
         "origin": metadata["origin"] or "not told",
-        "dreams of": metadata["layer"] or f"{models.entry(metadata['model']).layer}, the network's usual layer",
+        "dreams of": metadata["layer"],
     }
     told = {"format", "model", "num_classes", "classes", "mean", "std", "channel_order", "color_matrix", "aux"}
     told |= {"source", "source_sha256", "origin", "layer", "dtype"}

@@ -237,7 +237,7 @@ def parse_targets(net, layers=None):
     """Targets from LAYER[:CHANNELS][=WEIGHT], such as inception4c, inception4c:13,27 or inception3b=0.3."""
     if isinstance(layers, str):
         layers = [layers]
-    layers = layers or [net.metadata["layer"] or models.entry(net.metadata["model"]).layer]
+    layers = layers or [net.metadata["layer"]]
     return [parse_target(net, text) for text in layers]
 
 

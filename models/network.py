@@ -24,7 +24,6 @@ class Network(nn.Module):
             "std": [127.5] * 3,
             "channel_order": "RGB",
             "classes": None,
-            "layer": None,
         }
         self.path = None
 

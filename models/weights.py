@@ -13,7 +13,7 @@ An array a parameter, named by its path in the network, in MLX's layout (convolu
     aux             whether the auxiliary classifiers are in the file
     source          name of the file it was converted from, and source_sha256
     origin          licence, or a note of where the weights come from
-    layer           dreamed on by default, or null: the network's usual one
+    layer           dreamed on by default
     dtype           float16, float32, bfloat16 or int8
 
 Whoever writes a file may add keys of their own. bfloat16 is stored as MLX stores it (two raw bytes, '<V2'); int8 as
@@ -160,7 +160,7 @@ def checked(metadata):
         "source": None,
         "source_sha256": None,
         "origin": None,
-        "layer": None,
+        "layer": entry.layer,
         "dtype": "float32",
     }
     metadata = {**defaults, **metadata}
@@ -174,7 +174,7 @@ def checked(metadata):
         "channel_order": metadata["channel_order"] in ("RGB", "BGR"),
         "color_matrix": matrix is None or is_list(matrix, list) and len(matrix) == 3 and all(map(is_triple, matrix)),
         "aux": isinstance(metadata["aux"], bool) and (entry.aux or not metadata["aux"]),
-        "layer": metadata["layer"] is None or isinstance(metadata["layer"], str),
+        "layer": isinstance(metadata["layer"], str),
         "dtype": metadata["dtype"] in DTYPES,
     }
     wrong = [key for key, good in right.items() if not good]
