@@ -296,6 +296,8 @@ finite = ranged(float, -1e9, 1e9, "number")
 frame_rate = ranged(Fraction, Fraction(1, 1000), 1000, "frame rate")
 moment = ranged(seconds, 0, 1e9, "time")
 
+SILENT = {"output", "quality", "fps", "preview", "restart", "quiet"}  # options that the frames do not depend on
+
 
 def main(arguments=None):
     args = parse_arguments(arguments)
@@ -317,8 +319,7 @@ def main(arguments=None):
         note(models.STARTER_NOTE, args.quiet)
 
     folder = args.output.with_name(args.output.name + ".frames")
-    recipe = what_matters(args, net)
-    with kept_frames(folder, recipe, args.restart) as (finished, state):
+    with kept_frames(folder, what_matters(args, net), args.restart) as (finished, state):
         # the tiles, too, are those of the first frame, however much memory is free when this is resumed
         state.setdefault("tile", args.tile or tile_size(net, targets))
         options["tile"] = int(state["tile"])
@@ -334,7 +335,7 @@ def main(arguments=None):
             plan = plan_zoom(first, total, schedule)
             frames = zoom_frames(net, picture, plan, options, args.drift == "hold", finished, state)
         try:
-            make_film(args, folder, frames, timing, finished, total, recipe, film)
+            make_film(args, folder, frames, timing, finished, total, recipe_of(args, net), film)
         except (KeyboardInterrupt, SystemExit):
             note(f"finished frames are kept in {folder}: the same command continues", args.quiet)
             raise
@@ -350,6 +351,8 @@ def find_film(args):
         need_opencv()
     with progress(None, args.quiet, desc=f"reading {args.source.name}", unit="frame", delay=1) as bar:
         film = read_film(args.source, args.start, args.end, bar.update)
+    if film.promised > len(film.timing.times) and not (args.start or args.end):
+        note(f"{args.source} is cut off: {len(film.timing.times)} of {film.promised} frames are there", args.quiet)
     if film.sound and not has_sound(args.output):
         note(f"the sound is left out: {args.output} cannot hold any", args.quiet)
     return film
@@ -362,11 +365,26 @@ def pictures(film, args):
 
 def what_matters(args, net):
     """{option: value} of all that the frames depend on; files by their SHA-256."""
-    silent = {"output", "quality", "fps", "preview", "restart", "quiet"}
-    files = {"weights": net.path}
-    options = {name: value for name, value in vars(args).items() if name not in silent} | files
-    options = {name: sha256(value) if isinstance(value, Path) else value for name, value in options.items()}
-    return json.loads(json.dumps(options, default=str))  # as it will be read back: lists for tuples
+    options = {name: value for name, value in vars(args).items() if name not in SILENT} | {"weights": net.path}
+    return plain({name: sha256(value) if isinstance(value, Path) else value for name, value in options.items()})
+
+
+def recipe_of(args, net):
+    """What the film's metadata tells of how it was made."""
+    return {
+        "program": "DeepDream-MLX",
+        "version": models.__version__,
+        "model": net.metadata["model"],
+        "weights": net.path.name,
+        "weights_sha256": sha256(net.path),
+        "picture": args.source.name,
+        "options": plain({name: value for name, value in vars(args).items() if name not in SILENT - {"fps"}}),
+    }
+
+
+def plain(options):
+    """As JSON would give them back: lists for tuples, text for numbers such as 30000/1001."""
+    return json.loads(json.dumps(options, default=str))
 
 
 def check_output(args):

@@ -60,6 +60,7 @@ class Film:
     end: Fraction | None  # None: to the end of the film, and of its sound
     cut: bool  # whether there is something before `begin` that is not wanted
     sound: bool
+    promised: int  # the number of frames that the file says it has, 0 where it does not say
 
 
 def read_film(path, start=None, end=None, callback=None):
@@ -78,7 +79,7 @@ def read_film(path, start=None, end=None, callback=None):
         stop = None if end is None else Fraction(origin) + end
         base, rates = video.time_base, [r for r in (video.guessed_rate, video.average_rate) if r] or [Fraction(25)]
         shape = video.sample_aspect_ratio
-        sound = bool(container.streams.audio)
+        sound, promised = bool(container.streams.audio), video.frames
     first, times, last = None, [], 0
     try:
         for time, frame in decode(path, begin, stop):
@@ -97,9 +98,8 @@ def read_film(path, start=None, end=None, callback=None):
     rotation = first.rotation if first.rotation % 90 == 0 else 0
     size = (first.width, first.height) if rotation % 180 else (first.height, first.width)
     pixel_shape = shape if shape and shape != 1 else None
-    return Film(
-        path, time_frames(times, last, base, rates), size, rotation, pixel_shape, begin, stop, bool(start), sound
-    )
+    cut = bool(start)
+    return Film(path, timing, size, rotation, pixel_shape, begin, stop, cut, sound, promised)
 
 
 def time_frames(times, last, base, rates):

@@ -194,7 +194,9 @@ def test_a_zoom(photo, here):
     with av.open("zoom.mp4") as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
-        assert json.loads(container.metadata["comment"])["zoom"] == 1.05
+        recipe = json.loads(container.metadata["comment"])
+    assert (recipe["picture"], recipe["model"]) == ("photo.png", "googlenet")
+    assert (recipe["options"]["zoom"], recipe["options"]["fps"]) == (1.05, "30000/1001")
 
 
 def test_a_frame_is_the_last_one_moved_and_dreamed(net, photo, here):
@@ -392,6 +394,21 @@ def test_a_silent_film_of_one_frame(here):
     dream("one.mp4", "-o", "dream.mp4")
     film = read_film("dream.mp4")
     assert len(film.timing.times) == 1 and not film.sound
+
+
+def test_a_film_cut_off_is_told(here, capsys):
+    make_clip(Path("clip.mp4"), frames=20, sound=None)
+    with av.open("clip.mp4") as clip, av.open("fast.mp4", "w", options={"movflags": "+faststart"}) as out:
+        stream = out.add_stream_from_template(clip.streams.video[0])
+        for packet in clip.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    data = Path("fast.mp4").read_bytes()
+    Path("cut.mp4").write_bytes(data[: len(data) * 2 // 3])
+    dream_video.main(["cut.mp4", *TINY])
+    assert "cut.mp4 is cut off: " in capsys.readouterr().err
+    assert 5 < len(read_film("cut_dream.mp4").timing.times) < 20
 
 
 def test_a_film_resumes_too(here, monkeypatch):
