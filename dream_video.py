@@ -305,9 +305,10 @@ def main(arguments=None):
     options = settings(args)
     schedule = read_schedule(args.schedule) if args.schedule else []
     net = models.load(args.model, args.weights)
-    layers = args.layers or [net.metadata["layer"]]
-    targets = [layers, *(entry["layers"] for entry in schedule if "layers" in entry)]
-    targets = parse_targets(net, [target for several in targets for target in several])
+    scheduled = [target for entry in schedule for target in entry.get("layers", [])]
+    # None is the network's own, which a schedule has to name
+    layers = args.layers or ([net.metadata["layer"]] if scheduled else None)
+    targets = parse_targets(net, (layers or []) + scheduled)
     film = find_film(args) if args.film else None
     picture = next(pictures(film, args)) if film else fit(read_image(args.source), None, args.width, args.max_size)[0]
     sizes = octave_sizes(net, picture.shape, targets, args.octaves, args.octave_scale)

@@ -98,7 +98,7 @@ def read_film(path, start=None, end=None, callback=None):
     rotation = first.rotation if first.rotation % 90 == 0 else 0
     size = (first.width, first.height) if rotation % 180 else (first.height, first.width)
     pixel_shape = shape if shape and shape != 1 else None
-    cut = bool(start)
+    timing, cut = time_frames(times, last, base, rates), bool(start)
     return Film(path, timing, size, rotation, pixel_shape, begin, stop, cut, sound, promised)
 
 

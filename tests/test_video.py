@@ -264,7 +264,7 @@ def wait_for(path, process):
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_killed_and_resumed_is_the_same_as_undisturbed(photo, tmp_path, blow):
-    arguments = [photo, "--frames", 40, "--rotate", 2, "--loop"]
+    arguments = [photo, "--frames", 24, "--rotate", 2, "--loop"]
     process = start(*arguments, "-o", "killed", cwd=tmp_path)
     wait_for(tmp_path / "killed.frames" / "000004.png", process)
     process.send_signal(blow)
@@ -284,7 +284,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(photo, tmp_path, blow):
     assert run(*arguments, "-o", "undisturbed", cwd=tmp_path)[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "photo.png", "undisturbed"]
     killed, undisturbed = frames_in(tmp_path / "killed"), frames_in(tmp_path / "undisturbed")
-    assert len(killed) == 40
+    assert len(killed) == 24
     assert all(np.array_equal(a, b) for a, b in zip(killed, undisturbed, strict=True))
 
 
@@ -408,7 +408,7 @@ def test_a_film_cut_off_is_told(here, capsys):
     Path("cut.mp4").write_bytes(data[: len(data) * 2 // 3])
     dream_video.main(["cut.mp4", *TINY])
     assert "cut.mp4 is cut off: " in capsys.readouterr().err
-    assert 5 < len(read_film("cut_dream.mp4").timing.times) < 20
+    assert 0 < len(read_film("cut_dream.mp4").timing.times) < 20
 
 
 def test_a_film_resumes_too(here, monkeypatch):
