@@ -10,15 +10,33 @@ From Python:
     picture = deepdream(models.load("googlenet"), image, layers=["inception4c"])
 """
 
-import os
-from dataclasses import dataclass
+import argparse
+import contextlib
+import functools
 from pathlib import Path
 
 import numpy as np
 
 import models
-from dataset.images import check_writable, read_image, read_image_and_alpha, resize_image, write_image
+from calc_cm import load_matrix
+from dataset.folder import expand
+from dataset.images import (
+    PictureError,
+    check_writable,
+    read_image,
+    read_image_and_alpha,
+    resize_image,
+    write_animation,
+    write_image,
+)
+from dataset.recipe import command, digest, read_recipe, save_options, to_arguments
+from dataset.sheet import contact_sheets
 from models.cli import Parser, UsageError, UserError, fail, note, progress, run
+from models.objectives import guide_features, linear, objective_function, parse_targets
+from models.presets import PRESETS, preset
+from models.tiles import in_tiles, tile_size
+
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B (BT.601)
 
 # --- The algorithm ---
 
@@ -35,167 +53,136 @@ def deepdream(
     seed=0,
     guide=None,
     tile=None,
+    classes=None,
+    lapnorm=0,
+    smooth=0,
+    decorrelate=None,
+    mask=None,
+    strength=1.0,
+    keep_color=False,
+    invert=False,
     callback=None,
+    watch=None,
 ):
     """Dream on an image; returns the dreamed image, H x W x 3 float32, 0..255, like the image given.
 
-    net: from models.load(). layers: targets, each LAYER[:CHANNELS][=WEIGHT] (None: the network's own).
+    net: from models.load(). layers: targets, each LAYER[:CHANNELS][=WEIGHT]; classes: each NAME|INDEX[=WEIGHT], whose
+    logits are climbed (neither: the network's own layer).
     octaves, octave_scale: the image is dreamed on at `octaves` sizes, each `octave_scale` times the one before.
     steps: gradient steps an octave. step_size: how far a step moves a pixel on average, in grey levels of 255.
     jitter: the largest shift of the image before a step, in pixels. seed: of the shifts.
     guide: another image, whose features are dreamed instead of the image's own.
     tile: side of the tiles in which the gradient of a large image is computed, in pixels (None: by the memory at hand).
-    callback: called without arguments after each step.
+    lapnorm (levels), smooth (sigma, pixels), decorrelate (True, or a matrix of calc_cm.py): see models/gradients.py.
+    mask: H x W of any size, 0..255; the image changes where it is white, and by half where it is grey.
+    strength: of the dream in the result, 0..1. keep_color: take its brightness alone. invert: descend.
+    callback: called without arguments after each step. watch: called after each step with a function that returns
+    the whole picture as it stands.
 
     Raises UsageError for a wrong target, UserError where the image is too small for it.
     Source: google/deepdream, dream.ipynb (2015).
     """
-    targets = parse_targets(net, layers)
+    from models.gradients import shaper
+
+    targets = parse_targets(net, layers, classes)
     sizes = octave_sizes(net, image.shape, targets, octaves, octave_scale)
     rng = np.random.default_rng(seed)
     gradient = in_tiles(gradient_function(net, targets, guide), tile or tile_size(net, targets), rng)
+    shape = shaper(lapnorm, smooth, color_matrix(net, decorrelate))
+    step = -step_size if invert else step_size
 
     bases = [np.asarray(image, np.float32)]
     for size in sizes[1:]:
         bases.append(zoom(bases[-1], size))
+
+    def report(image, base):
+        if callback:
+            callback()
+        if watch:
+            watch(
+                lambda: blend(bases[0], bases[0] + zoom(np.array(image) - base, bases[0].shape), strength, keep_color)
+            )
+
     detail = np.zeros_like(bases[-1])
     for base in reversed(bases):
         # what was dreamed so far is carried on without the photograph, which stays as sharp as it was
         detail = zoom(detail, base.shape)
-        dreamed = ascend(gradient, base + detail, steps, step_size, jitter, rng, callback)
+        where = None if mask is None else resize_image(mask, base.shape[:2])[..., None] / 255
+        if where is not None:
+            detail = detail * (where > 0)  # zooming spreads it over the edge
+        after = functools.partial(report, base=base)
+        dreamed = ascend(gradient, base + detail, steps, step, jitter, rng, after, shape, where)
         detail = dreamed - base
-    return dreamed
+    return blend(bases[0], dreamed, strength, keep_color)
 
 
-def ascend(gradient, image, steps, step_size, jitter, rng, callback=None):
-    """`steps` steps of gradient ascent on an image H x W x 3, each on a shifted copy, normalised by mean |gradient|."""
+def ascend(gradient, image, steps, step_size, jitter, rng, callback=None, shape=None, mask=None):
+    """`steps` steps of gradient ascent on an image H x W x 3, each on a shifted copy, normalised by mean |gradient|.
+
+    gradient: of gradient_function(). callback: called with the image after each step. shape: of gradients.shaper().
+    mask: H x W x 1, 0..1, times which the image moves.
+    """
     import mlx.core as mx
 
     image = mx.array(image)
-    for _ in range(steps):
+    mask = 1 if mask is None else mx.array(mask)
+    blocked = True  # until a step has shown that some gradient reaches the image
+    for i in range(steps):
         before = image
         shift = [int(s) for s in rng.integers(-jitter, jitter + 1, 2)]
-        image = mx.roll(image, shift, axis=(0, 1))
-        g = gradient(image)
-        image = image + step_size / mx.maximum(mx.abs(g).mean(), 1e-30) * g
-        image = mx.clip(mx.roll(image, [-s for s in shift], axis=(0, 1)), 0, 255)
+        shifted = mx.roll(image, shift, axis=(0, 1))
+        g = gradient(shifted)
+        if blocked:
+            blocked = not mx.any(g).item()
+            g = gradient(shifted, redirected=True) if blocked else g
+        g = mx.roll(g, [-s for s in shift], axis=(0, 1))
+        g = shape(g, i, steps) if shape else g
+        image = mx.clip(image + step_size / mx.maximum(mx.abs(g).mean(), 1e-30) * g * mask, 0, 255)
         mx.async_eval(image)
         mx.eval(before)  # this step computes while the next one is laid out; MLX is lazy, and more would pile up
         if callback:
-            callback()
+            callback(image)
     return np.array(image)
 
 
 def gradient_function(net, targets, guide=None):
-    """A function image (H x W x 3 mx.array) -> gradient of the objective: the weighted sum over the targets of
+    """A function image (H x W x 3 mx.array) -> gradient of objective_function(): how to change it to see more of them.
 
-        mean(a^2) / 2     a: the activation; its gradient is the activation itself, as in 2015
-        mean(a . guide)   with a guide: at each position its feature vector that matches a best
-
-    A mean, so that weights of layers of different sizes compare; the steps' length does not depend on it.
+    Called with redirected=True, blocked ReLUs pass the gradient of linear targets on: for targets that are dead all
+    over the image, which have no other.
     """
     import mlx.core as mx
 
-    names = [target.layer for target in targets]
-    features = net.activations(guide[None], names) if guide is not None else {}
-    features = [target.select(features[target.layer]) for target in targets if features]
-    mx.eval(features)
+    from models.layers import redirected_relus
 
-    def objective(image):
-        activations = net.activations(image[None], names)
-        total = 0
-        for i, target in enumerate(targets):
-            a = target.select(activations[target.layer])
-            towards = best_matches(a, features[i]) if features else a / 2
-            total = total + target.weight * (a * (mx.stop_gradient(towards) if features else towards)).mean()
-        return total
+    features = guide_features(net, targets, guide) if guide is not None else None
+    climb = mx.grad(objective_function(net, targets, features))
+    revive = mx.grad(objective_function(net, linear(targets)))
 
-    return mx.grad(objective)
+    def gradient(image, redirected=False):
+        if not redirected:
+            return climb(image)
+        with redirected_relus():
+            return revive(image)
+
+    return gradient
 
 
-MARGIN = 64  # pixels around a tile that its gradient sees, too; each step cuts elsewhere, so that no seam can grow
-WORKING_SET = 2 * 2**30  # bytes that the gradient of a tile may take, unless less is free
-GRADIENT_COST = 4  # bytes it takes, as a multiple of those of the activations (measured: 2.6 to 4.6)
+def color_matrix(net, decorrelate):
+    """The matrix that `decorrelate` asks for: itself; for True that of the weights, or else ImageNet's; or None."""
+    from models.gradients import IMAGENET_COLORS
+
+    if decorrelate is None or decorrelate is False:
+        return None
+    return (net.metadata.get("color_matrix") or IMAGENET_COLORS) if decorrelate is True else decorrelate
 
 
-def in_tiles(gradient, tile, rng):
-    """`gradient`, for images larger than `tile` on a side computed piece by piece, with memory for one piece."""
-    import mlx.core as mx
-
-    def tiled(image):
-        height, width = image.shape[:2]
-        if max(height, width) <= tile:
-            return gradient(image)
-        rows, columns = (cuts(side, tile, rng) for side in (height, width))
-        strips = []
-        for top, bottom in rows:
-            pieces = []
-            for left, right in columns:
-                # from a multiple of every stride on, so that the cells of the layers lie where the whole image has them
-                y, x = (max(0, start - MARGIN) // 32 * 32 for start in (top, left))
-                seen = image[y : bottom + MARGIN, x : right + MARGIN]
-                # objectives are means over what is seen: weigh them by its size
-                piece = gradient(seen)[top - y : bottom - y, left - x : right - x] * (seen.size / image.size)
-                mx.eval(piece)
-                pieces.append(piece)
-            strips.append(mx.concatenate(pieces, axis=1))
-            mx.eval(strips)
-        return mx.concatenate(strips, axis=0)
-
-    return tiled
-
-
-def cuts(side, tile, rng):
-    """[(start, end)] of pieces of equal length, at most `tile`, but for the first and last: the grid is shifted."""
-    if side <= tile:
-        return [(0, side)]
-    length = -(-side // -(-side // tile))
-    marks = [0, *range(int(rng.integers(1, length + 1)), side, length), side]
-    return list(zip(marks, marks[1:], strict=False))
-
-
-def tile_size(net, targets):
-    """The side of the largest square image, in pixels, whose gradient fits into the memory at hand."""
-    import mlx.core as mx
-
-    side = 256
-    layers = {target.layer for target in targets}
-    bytes_ = 0
-    for name, activation in net.stages(mx.zeros((1, side, side, 3))):  # laid out, not computed
-        bytes_ += activation.nbytes
-        layers.discard(name)
-        if not layers:
-            break
-    pixels = min(WORKING_SET, memory_available() // 2) / (GRADIENT_COST * bytes_ / side**2)
-    return max(256, int(pixels**0.5) - 2 * MARGIN)
-
-
-def memory_available():
-    """Bytes that are free where MLX computes."""
-    import mlx.core as mx
-
-    if mx.default_device() == mx.Device(mx.gpu):
-        info = mx.device_info()
-        total = info.get("max_recommended_working_set_size") or info.get("total_memory") or info["memory_size"]
-        return total - mx.get_active_memory()
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        return 1024 * int(meminfo.read_text().split("MemAvailable:")[1].split()[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-def best_matches(activation, features):
-    """For each position of an activation, the vector among `features` with the largest dot product.
-
-    Both are 1 x h x w x C (their own h and w); returns the activation's shape.
-    """
-    import mlx.core as mx
-
-    a = activation.reshape(-1, activation.shape[-1])
-    candidates = features.reshape(-1, features.shape[-1])
-    rows = max(1, 2**24 // candidates.shape[0])  # keeps the table of dot products under 64 MB
-    best = [mx.argmax(a[i : i + rows] @ candidates.T, axis=1) for i in range(0, a.shape[0], rows)]
-    return candidates[mx.concatenate(best)].reshape(activation.shape)
+def blend(image, dreamed, strength=1.0, keep_color=False):
+    """The dream at `strength` over the image; with the image's own colours (Cb and Cr of BT.601) if asked for."""
+    change = dreamed - image
+    if keep_color:
+        change = (change @ LUMINANCE)[..., None]  # of brightness, in all three alike
+    return np.clip(image + strength * change, 0, 255) if keep_color or strength < 1 else dreamed
 
 
 def zoom(image, size):
@@ -219,73 +206,67 @@ def octave_sizes(net, shape, targets, octaves, octave_scale):
     return fitting
 
 
-@dataclass(frozen=True)
-class Target:
-    """What to dream of: a layer, all of its channels or some, and its share in the objective."""
-
-    layer: str
-    channels: tuple = ()
-    weight: float = 1.0
-
-    def select(self, activation):
-        import mlx.core as mx
-
-        return activation[..., mx.array(self.channels)] if self.channels else activation
-
-
-def parse_targets(net, layers=None):
-    """Targets from LAYER[:CHANNELS][=WEIGHT], such as inception4c, inception4c:13,27 or inception3b=0.3."""
-    if isinstance(layers, str):
-        layers = [layers]
-    layers = layers or [net.metadata["layer"]]
-    return [parse_target(net, text) for text in layers]
-
-
-def parse_target(net, text):
-    name, _, weight = text.partition("=")
-    name, _, channels = name.partition(":")
-    layer = net.resolve(name)
-    try:
-        target = Target(layer, tuple(int(c) for c in channels.split(",")) if channels else (), float(weight or 1))
-    except ValueError:
-        raise UsageError(f"target {text!r} is not LAYER[:CHANNELS][=WEIGHT], such as {name}:13,27=0.5") from None
-    count = net.table[layer][0]
-    wrong = [c for c in target.channels if not 0 <= c < count]
-    if wrong:
-        raise UsageError(f"{layer} has no channel {wrong[0]}: they go from 0 to {count - 1}")
-    return target
-
-
 # --- The command line ---
 
 
 def add_dream_options(parser):
     """The options that dream.py and dream_video.py share. settings() turns what was given into arguments."""
     network = parser.add_argument_group("network")
-    network.add_argument("--model", choices=models.REGISTRY, metavar="NAME", help="see --list-models (default: "
-                         "what --weights holds, else googlenet)")  # fmt: skip
-    network.add_argument("--weights", metavar="FILE", type=Path, help="an .npz of convert.py or train_dream.py")
-    dream = parser.add_argument_group("dream")
-    dream.add_argument("--layers", nargs="+", metavar="TARGET", help="what to enhance: LAYER[:CHANNELS][=WEIGHT], "
-                       "such as inception4c, inception4c:13,27 or inception3b=0.3; see --list-layers (default: what "
-                       "the weights say, or the network's own: inception3b for the starter)")  # fmt: skip
-    dream.add_argument("--octaves", type=whole_number(1), default=4, metavar="N", help="sizes to dream at")
-    dream.add_argument("--octave-scale", type=number(above=1), default=1.4, metavar="X", help="ratio of two sizes")
-    dream.add_argument("--steps", type=whole_number(1), default=10, metavar="N", help="gradient steps an octave")
-    dream.add_argument("--step-size", type=number(above=0), default=1.5, metavar="X", help="mean change of a pixel in "
-                       "a step, in levels of 0..255")  # fmt: skip
-    dream.add_argument("--jitter", type=whole_number(0), default=32, metavar="N", help="largest random shift, pixels")
-    dream.add_argument("--tile", type=whole_number(64), metavar="N", help="compute large pictures in tiles of N x N "
-                       "pixels (default: as the memory at hand allows)")  # fmt: skip
-    dream.add_argument("--guide", type=Path, metavar="PICTURE", help="dream of what this picture shows")
-    dream.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of everything random")
+    add = network.add_argument
+    add("--model", choices=models.REGISTRY, metavar="NAME", help="see --list-models (default: what --weights holds, "
+        "else googlenet)")  # fmt: skip
+    add("--weights", metavar="FILE", type=Path, help="an .npz of convert.py or train_dream.py")
+
+    add = parser.add_argument_group("what to dream of").add_argument
+    add("--layers", nargs="+", metavar="TARGET", help="what to enhance: LAYER[:CHANNELS][=WEIGHT], such as "
+        "inception4c, inception4c:13,27 or inception3b=0.3; see --list-layers (default: what the "
+        "weights or the network name)")  # fmt: skip
+    add("--class", dest="classes", nargs="+", metavar="CLASS", help="a class of the network's, NAME|INDEX[=WEIGHT], "
+        "such as 'monarch'; see --list-classes")  # fmt: skip
+    add("--guide", type=Path, metavar="PICTURE", help="dream of what this picture shows")
+    add("--invert", action=argparse.BooleanOptionalAction, default=False, help="take away instead: descend")
+
+    add = parser.add_argument_group("how").add_argument
+    add("--octaves", type=whole_number(1), default=4, metavar="N", help="sizes to dream at")
+    add("--octave-scale", type=number(above=1), default=1.4, metavar="X", help="ratio of two sizes")
+    add("--steps", type=whole_number(1), default=10, metavar="N", help="gradient steps an octave")
+    add("--step-size", type=number(above=0), default=1.5, metavar="X", help="mean change of a pixel in a step, in "
+        "levels of 0..255")  # fmt: skip
+    add("--jitter", type=whole_number(0), default=32, metavar="N", help="largest random shift, pixels")
+    add("--tile", type=whole_number(64), metavar="N", help="compute large pictures in tiles of N x N pixels (default: "
+        "as the memory at hand allows)")  # fmt: skip
+    add("--seed", type=whole_number(0), default=0, metavar="N", help="of everything random")
+
+    add = parser.add_argument_group("shaping the gradient").add_argument
+    add("--lapnorm", type=whole_number(0), default=0, metavar="LEVELS", help="make coarse and fine shapes equally "
+        "strong, by a Laplacian pyramid of so many levels; 4 is usual (default: %(default)s, off)")  # fmt: skip
+    add("--smooth", type=number(least=0), default=0.0, metavar="SIGMA", help="blur it, by three "
+        "Gaussians around SIGMA pixels, wider at every step; 0.5 is usual (default: %(default)s, off)")  # fmt: skip
+    add("--decorrelate", nargs="?", const=True, metavar="FILE", help="change brightness more than colour, as pictures "
+        "do: by the weights' own colour matrix, else ImageNet's, or FILE of calc_cm.py")  # fmt: skip
+
+    add = parser.add_argument_group("where and how much").add_argument
+    add("--mask", type=Path, metavar="PICTURE", help="dream where it is white, keep where it is black")
+    add(
+        "--strength", type=number(least=0, most=1), default=1.0, metavar="X", help="of the dream over the picture, 0..1"
+    )
+    add("--keep-color", action=argparse.BooleanOptionalAction, default=False, help="the picture's colours, the "
+        "dream's brightness")  # fmt: skip
+
+
+DREAM_SETTINGS = (
+    *("layers", "classes", "octaves", "octave_scale", "steps", "step_size", "jitter", "seed", "tile"),
+    *("lapnorm", "smooth", "strength", "keep_color", "invert"),
+)
 
 
 def settings(args):
-    """The keyword arguments of deepdream() from parsed options."""
-    names = ("layers", "octaves", "octave_scale", "steps", "step_size", "jitter", "seed", "tile")
-    guide = read_image(args.guide) if args.guide else None
-    return {name: getattr(args, name) for name in names} | {"guide": guide}
+    """The keyword arguments of deepdream() from parsed options. Files that they name are read here, once."""
+    options = {name: getattr(args, name) for name in DREAM_SETTINGS}
+    options["guide"] = read_image(args.guide) if args.guide else None
+    options["mask"] = read_image(args.mask) @ LUMINANCE if args.mask else None
+    options["decorrelate"] = load_matrix(args.decorrelate) if isinstance(args.decorrelate, str) else args.decorrelate
+    return options
 
 
 def whole_number(least):
@@ -299,89 +280,241 @@ def whole_number(least):
     return parse
 
 
-def number(above):
+def number(above=None, least=None, most=float("inf")):
     def parse(text):
         value = float(text)
-        if not above < value < float("inf"):
+        if not (value > above if least is None else value >= least) or not value <= most or value == float("inf"):
             raise ValueError
         return value
 
-    parse.__name__ = f"number above {above}"
+    low = f"above {above}" if least is None else f"of at least {least}"
+    parse.__name__ = f"number {low}" + (f" and at most {most}" if most < float("inf") else "")
     return parse
 
 
-def parse_arguments(arguments=None):
-    parser = Parser(prog="dream.py", description="Dream on pictures, as DeepDream did in 2015.")
-    parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="a .png, .jpg or .webp file, or a folder "
-                        "for several pictures (default: <name>_dream.png in the current folder)")  # fmt: skip
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--width", type=whole_number(1), metavar="N", help="resize to this width first, pixels")
-    size.add_argument("--max-size", type=whole_number(1), metavar="N", help="shrink to this longest side first, pixels")
-    parser.add_argument("--list-models", action="store_true", help="list the networks, and end")
-    parser.add_argument("--list-layers", action="store_true", help="list the network's layers, and end")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no notes")
+def picture_size(text):
+    width, height = (int(side) for side in text.lower().split("x"))
+    if min(width, height) < 1 or max(width, height) > 30000:
+        raise ValueError
+    return f"{width}x{height}"
+
+
+picture_size.__name__ = "size WIDTHxHEIGHT, such as 640x480"
+
+
+def build_parser():
+    parser = Parser(prog="dream.py", description="Dream on pictures, as DeepDream did in 2015, and beyond.")
+    add = parser.add_argument
+    add("pictures", nargs="*", metavar="PICTURE", help="pictures, folders, patterns such as 'photos/*.jpg'")
+    add("-o", "--output", type=Path, metavar="OUT", help="a .png, .jpg or .webp file, or a folder for several "
+        "pictures (default: <name>_dream.png in the current folder)")  # fmt: skip
+    add("--quiet", action="store_true", help="no progress bar, no notes")
+
+    add = parser.add_argument_group("the picture").add_argument
+    add("--width", type=whole_number(1), metavar="N", help="resize to this width first, pixels")
+    add("--max-size", type=whole_number(1), metavar="N", help="shrink to this longest side first, pixels")
+    add("--noise", type=picture_size, metavar="WIDTHxHEIGHT", help="start from noise instead of a picture")
+    add("--visualize", action="store_true", help="from noise, show what a class or channel looks like to the network: "
+        "feature visualisation in decorrelated colours and frequencies (--noise 224x224 and --steps 200, "
+        "unless given)")  # fmt: skip
+
     add_dream_options(parser)
-    args = parser.parse_args(arguments)
-    if not (args.pictures or args.list_models or args.list_layers):
-        swallowed = [t for t in args.layers or [] if Path(t).suffix and Path(t).exists()]
-        hint = f": put {swallowed[0]} before --layers" if swallowed else "; try python dream.py assets/sample.jpg"
-        parser.error(f"no picture given{hint}")
-    return args
+
+    add = parser.add_argument_group("looks and recipes").add_argument
+    add("--preset", metavar="NAME", help="a look by its name, see --list-presets; other options override it")
+    add("--like", type=Path, metavar="PICTURE", help="as that dream was made; other options override it")
+    add("--recipe", type=Path, metavar="PICTURE", help="print the command that made a dream, and end")
+    add("--survey", nargs="?", const="stages", metavar="WHAT", help="a sheet of small dreams of the picture instead: "
+        "of every stage, of every channel of a LAYER, or of all 'models' here (default without WHAT: stages); "
+        "prints the command of each")  # fmt: skip
+
+    add = parser.add_argument_group("many and growing").add_argument
+    add("--resume", action="store_true", help="leave out pictures whose dream is there")
+    add("--save-every", type=whole_number(1), metavar="N", help="keep the picture every N steps")
+    add("--growth", choices=("pictures", "gif", "webp"), default="pictures", metavar="HOW", help="what --save-every "
+        "makes: pictures in <dream>.frames/, or one animated gif or webp beside the dream")  # fmt: skip
+
+    add = parser.add_argument_group("lists").add_argument
+    for what in ("models", "layers", "classes", "presets"):
+        add(f"--list-{what}", action="store_true", help=f"list the {what} there are, and end")
+    return parser
+
+
+RECIPE = (
+    "model",
+    "weights",
+    "guide",
+    "mask",
+    "decorrelate",
+    "width",
+    "max_size",
+    "noise",
+    "visualize",
+    *DREAM_SETTINGS,
+)
+SWITCHES = {name: "--" + {"classes": "class"}.get(name, name).replace("_", "-") for name in RECIPE}
+RIVALS = (("layers", "classes"), ("width", "max_size"))  # whoever gives one means to do without the other's old value
+
+
+def given_options(parser, words):
+    """{name: value} of the options that are on a command line, and no defaults."""
+    unset = object()
+    names = vars(parser.parse_args([]))
+    args = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(names, unset)))
+    return {name: value for name, value in vars(args).items() if value is not unset}
+
+
+def layered(*layers):
+    """Options from {name: value} dicts, each overriding those before."""
+    options = {}
+    for layer in layers:
+        for rivals in RIVALS:
+            if any(name in layer for name in rivals):
+                options |= dict.fromkeys(rivals)
+        options |= layer
+    return argparse.Namespace(**options)
+
+
+VISUALIZE = {"noise": "224x224", "steps": 200}  # defaults under --visualize
 
 
 def main(arguments=None):
-    args = parse_arguments(arguments)
+    parser = build_parser()
+    defaults = vars(parser.parse_args([]))
+    given = given_options(parser, arguments)
+    args = layered(defaults, given)
+    if args.recipe:
+        return print_recipe(args.recipe, defaults)
     if args.list_models:
         return list_models()
-    outputs = output_paths(args.pictures, args.output)
-    options = settings(args)
+    if args.list_presets:
+        return list_presets()
+    repeated = {}
+    if args.like:
+        like = read_recipe(args.like)
+        repeated = given_options(parser, to_arguments(like["options"], defaults, SWITCHES))
+        if args.pictures:  # to be treated like a dream that may have come from noise
+            repeated = {name: value for name, value in repeated.items() if name not in ("noise", "visualize")}
+        args = layered(defaults, repeated, given)
+    if args.visualize:
+        defaults = defaults | VISUALIZE
+        args = layered(defaults, repeated, given)
+    inputs = find_inputs(args)
+    outputs = output_paths(inputs, args.output, "survey" if args.survey else "dream")
     net = models.load(args.model, args.weights)
     if args.list_layers:
         return list_layers(net)
-    targets = parse_targets(net, args.layers)
+    if args.list_classes:
+        return list_classes(net)
+    if args.preset:
+        look = preset(args.preset, "starter" if net.path == models.STARTER else net.metadata["model"])
+        args = layered(defaults, repeated, look, given)
     if models.blas.missing():
         note(models.blas.NOTE, args.quiet)
     if net.path == models.STARTER:
         note(models.STARTER_NOTE, args.quiet)
+    if args.like and like.get("weights_sha256") != digest(net.path):
+        note(f"note: {args.like} was made with other weights, {like.get('weights')}", args.quiet)
+    todo = survey if args.survey else dream_on
+    return each_of(inputs, outputs, args, functools.partial(todo, net, args, settings(args)))
 
+
+def find_inputs(args):
+    """[(path, place)] of the pictures; for noise, one whose path is None. UsageError where there is nothing to do."""
+    if args.noise:
+        if args.pictures:
+            raise UsageError("--noise and --visualize start from nothing: give no picture")
+        return [(None, Path("noise"))]
+    if not (args.pictures or args.list_layers or args.list_classes):
+        greedy = {"--layers": args.layers, "--class": args.classes, "--survey": [args.survey]}
+        greedy |= {"--decorrelate": [args.decorrelate] if isinstance(args.decorrelate, str) else []}
+        words = [(word, option) for option, values in greedy.items() for word in values or [] if word]
+        hint = [f": put {word} before {option}" for word, option in words if Path(word).suffix and Path(word).exists()]
+        hint = hint[0] if hint else "; try python dream.py assets/sample.jpg"
+        raise UsageError(f"no picture given{hint}")
+    return expand(args.pictures)
+
+
+def output_paths(inputs, output, kind="dream"):
+    """Where each picture's dream goes. UsageError if that would be an input, or twice the same."""
+    names = [place.with_name(f"{place.stem}_{kind}.png") for _, place in inputs]
+    if output and (len(inputs) > 1 or output.is_dir() or not output.suffix):
+        paths = [output / name for name in names]
+    else:
+        paths = [output or name for name in names]
+    taken = {path.resolve() for path, _ in inputs if path}
+    for i, path in enumerate(paths):
+        check_writable(path)
+        if path.resolve() in taken:
+            raise UsageError(f"{path} is an input: give the dream another name with -o")
+        if path in paths[:i]:
+            raise UsageError(f"{inputs[i][0]} and another picture would both become {path}: dream on them one by one")
+    return paths
+
+
+def each_of(inputs, outputs, args, todo):
+    """Call todo(path, output) for every picture, in spite of broken ones, which make the exit status 1.
+
+    Under mlx.launch the pictures are shared out: the n-th process takes the n-th of every so many.
+    """
+    import mlx.core as mx
+
+    group = mx.distributed.init()
+    jobs = list(zip(inputs, outputs, strict=True))[group.rank() :: group.size()]
     broken = 0
-    for picture, output in zip(args.pictures, outputs, strict=True):
+    for (path, _), output in jobs:
+        if args.resume and output.exists():
+            continue
         try:
-            image, alpha = read_image_and_alpha(picture)
-            image, alpha = fit(image, alpha, args.width, args.max_size)
-            sizes = octave_sizes(net, image.shape, targets, args.octaves, args.octave_scale)
-        except UserError as error:
+            todo(path, output)
+        except PictureError as error:
             if len(outputs) == 1:
                 raise
             broken += 1
             fail("dream.py", error, 1)
-            continue
-        if len(sizes) < args.octaves:
-            note(f"{picture}: {len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
-        with progress(len(sizes) * args.steps, args.quiet, desc=picture.name, unit="step") as bar:
-            dreamed = deepdream(net, image, **options, callback=bar.update)
-        write_image(output, dreamed, alpha)
-        print(output)
     if broken:
-        raise UserError(f"{broken} of {len(outputs)} pictures could not be dreamed on")
+        raise UserError(f"{broken} of {len(jobs)} pictures could not be dreamed on")
     return 0
 
 
-def output_paths(pictures, output):
-    """Where each picture's dream goes. UsageError if that would be an input, or twice the same."""
-    if output and (len(pictures) > 1 or output.is_dir() or not output.suffix):
-        paths = [output / f"{picture.stem}_dream.png" for picture in pictures]
-    else:
-        paths = [output or Path(f"{picture.stem}_dream.png") for picture in pictures]
-    inputs = {picture.resolve() for picture in pictures}
-    for i, path in enumerate(paths):
-        check_writable(path)
-        if path.resolve() in inputs:
-            raise UsageError(f"{path} is an input: give the dream another name with -o")
-        if path in paths[:i]:
-            raise UsageError(f"{pictures[i]} and another picture would both become {path}: dream on them one by one")
-    return paths
+def dream_on(net, args, options, path, output):
+    """Dream on one picture (None: on noise) and write the result, with its recipe in it."""
+    image, alpha = start(args, path)
+    targets = parse_targets(net, args.layers, args.classes)
+    sizes = (
+        [image.shape[:2]]
+        if args.visualize
+        else octave_sizes(net, image.shape, targets, args.octaves, args.octave_scale)
+    )
+    if len(sizes) < args.octaves and not args.visualize:
+        note(f"{path or 'noise'}: {len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
+    name = path.name if path else "noise"
+    with (
+        progress(len(sizes) * args.steps, args.quiet, desc=name, unit="step") as bar,
+        growth(image, output, args.save_every, args.growth) as watch,
+    ):
+        if args.visualize:
+            from models.visualize import visualize
+
+            dreamed = visualize(net, targets, *image.shape[:2], args.steps, seed=args.seed, callback=bar.update)
+        else:
+            dreamed = deepdream(net, image, **options, callback=bar.update, watch=watch)
+    write_image(output, dreamed, alpha, **save_options(output, recipe_of(net, args, name)))
+    print(output, flush=True)
+
+
+def start(args, path):
+    """The picture, or noise, to start from, and the picture's alpha or None."""
+    if path is None:
+        width, height = map(int, args.noise.split("x"))
+        return noise(height, width, args.seed), None
+    return fit(*read_image_and_alpha(path), args.width, args.max_size)
+
+
+def noise(height, width, seed=0):
+    """Grey grains around a middle grey, float32 H x W x 3, 0..255."""
+    levels = np.random.default_rng(seed).normal(117, 12, (height, width, 3))
+    return np.clip(levels, 0, 255).astype(np.float32)
 
 
 def fit(image, alpha, width=None, max_size=None):
@@ -397,12 +530,97 @@ def fit(image, alpha, width=None, max_size=None):
     return resize_image(image, size), None if alpha is None else resize_image(alpha, size)
 
 
+@contextlib.contextmanager
+def growth(image, output, every, how):
+    """A `watch` for deepdream() that keeps every `every`-th picture, beside `output`; None if there are to be none."""
+    if not every:
+        yield None
+        return
+    frames, count = [image], 0
+
+    def watch(picture):
+        nonlocal count
+        count += 1
+        if count % every == 0 and how == "pictures":
+            write_image(output.with_suffix(".frames") / f"{count:04}.png", picture())
+        elif count % every == 0:
+            frames.append(picture())
+
+    try:
+        yield watch
+    finally:  # of an interrupted dream, too
+        if len(frames) > 1:
+            path = output.with_name(f"{output.stem}_growth.{how}")
+            write_animation(path, frames)
+            print(path, flush=True)
+
+
+def survey(net, args, options, path, output):
+    """A sheet of small dreams of one picture, each with the command that makes it."""
+    image, _ = start(args, path)
+    image, _ = fit(image, None, max_size=SURVEY_SIZE)
+    cells, done = survey_cells(net, args), []
+    try:
+        for label, choice in progress(quiet=args.quiet, iterable=cells, unit="dream"):
+            other = models.load(choice["model"]) if choice.get("model") else net
+            try:
+                targets = {"layers": choice.get("layers"), "classes": None}
+                done.append((label, deepdream(other, image, **options | targets)))
+            except UserError as error:
+                note(f"{label}: {error}", args.quiet)
+                continue
+            words = to_arguments(vars(layered(vars(args), choice)), vars(build_parser().parse_args([])), SWITCHES)
+            print(command("dream.py", [path] if path else [], words), flush=True)
+    finally:  # of an interrupted survey, too
+        for page, sheet in enumerate(contact_sheets(done), 1):
+            place = output if page == 1 else output.with_name(f"{output.stem}_{page}{output.suffix}")
+            write_image(place, sheet)
+            print(place, flush=True)
+
+
+SURVEY_SIZE = 256  # pixels, the longest side of a picture that is surveyed
+
+
+def survey_cells(net, args):
+    """[(label, options)] of what a survey shows."""
+    if args.survey == "models":
+        return [(name, {"model": name, "layers": None}) for name in models.REGISTRY if models.installed(name)]
+    if args.survey == "stages":
+        stages = [name for name, (_, stride) in net.table.items() if stride and not is_part(name, net.table)]
+        return [(name, {"layers": [name]}) for name in stages]
+    layer = net.resolve(args.survey)
+    return [(f"{layer}:{c}", {"layers": [f"{layer}:{c}"]}) for c in range(net.table[layer][0])]
+
+
+def is_part(name, table):
+    """Whether a layer lies within another, as inception4c.branch1 does."""
+    parts = name.split(".")
+    return any(".".join(parts[:n]) in table for n in range(1, len(parts)))
+
+
+def recipe_of(net, args, picture):
+    options = {name: getattr(args, name) for name in RECIPE}
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    return {
+        "version": models.__version__,
+        "model": net.metadata["model"],
+        "weights": net.path.name,
+        "weights_sha256": digest(net.path),
+        "picture": picture,
+        "options": options | {"model": net.metadata["model"]},
+    }
+
+
+def print_recipe(path, defaults):
+    recipe = read_recipe(path)
+    options = recipe["options"]
+    pictures = [] if options.get("noise") else [recipe.get("picture", "PICTURE")]
+    print(command("dream.py", pictures, to_arguments(options, defaults, SWITCHES)))
+
+
 def list_models():
     for name, entry in models.REGISTRY.items():
-        try:
-            here = models.find(name).name
-        except UserError:
-            here = f"python convert.py --download {name}"
+        here = models.find(name).name if models.installed(name) else f"python convert.py --download {name}"
         print(f"{name:22}{entry.title:36}{entry.layer:14}{here}")
 
 
@@ -410,6 +628,18 @@ def list_layers(net):
     print("layer                         channels  stride")
     for name, (channels, stride) in net.table.items():
         print(f"{name:30}{channels:8}{stride or '':8}")
+
+
+def list_classes(net):
+    if not net.classes:
+        raise UserError(f"{net.path}: these weights do not name their classes")
+    for i, name in enumerate(net.classes):
+        print(f"{i:5}  {name}")
+
+
+def list_presets():
+    for name, (description, _) in PRESETS.items():
+        print(f"{name:16}{description}")
 
 
 if __name__ == "__main__":

@@ -307,8 +307,8 @@ def main(arguments=None):
     net = models.load(args.model, args.weights)
     scheduled = [target for entry in schedule for target in entry.get("layers", [])]
     # None is the network's own, which a schedule has to name
-    layers = args.layers or ([net.metadata["layer"]] if scheduled else None)
-    targets = parse_targets(net, (layers or []) + scheduled)
+    layers = args.layers or ([net.metadata["layer"]] if scheduled and not args.classes else None)
+    targets = parse_targets(net, (layers or []) + scheduled, args.classes)
     film = find_film(args) if args.film else None
     picture = next(pictures(film, args)) if film else fit(read_image(args.source), None, args.width, args.max_size)[0]
     sizes = octave_sizes(net, picture.shape, targets, args.octaves, args.octave_scale)

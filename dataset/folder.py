@@ -1,5 +1,6 @@
 """Finding the pictures of an ImageFolder: FOLDER/<class>/*.jpg, or FOLDER/train/<class> and FOLDER/val/<class>."""
 
+import glob
 import os
 import zlib
 from dataclasses import dataclass
@@ -163,3 +164,27 @@ def find_files(root):
 
 def skipped(name):
     return name.startswith(".") or name in JUNK
+
+
+def expand(names):
+    """[(path, place)] of what a command line names: pictures, folders (at any depth) and patterns such as "*.jpg".
+
+    place: the path relative to the folder that was named, or the file's name. Raises UserError where a folder holds no
+    picture or nothing fits a pattern. A name that is none of those is taken for a picture's.
+    """
+    found = {}
+    for name in map(str, names):
+        if os.path.isdir(name):
+            paths = [(path, os.path.relpath(path, name)) for path in find_pictures(name)]
+            if not paths:
+                raise UserError(f"{name}: there is no picture in this folder")
+        elif glob.has_magic(name) and not os.path.exists(name):
+            paths = [path for path in sorted(glob.glob(name, recursive=True)) if Path(path).suffix.lower() in SUFFIXES]
+            paths = [(path, os.path.basename(path)) for path in paths if os.path.isfile(path)]
+            if not paths:
+                raise UserError(f"no picture fits {name}")
+        else:
+            paths = [(name, os.path.basename(name))]
+        for path, place in paths:
+            found.setdefault(path, place)
+    return [(Path(path), Path(place)) for path, place in found.items()]

@@ -172,3 +172,14 @@ def check_writable(path):
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE:
         raise UserError(f"{path}: cannot write {suffix or 'a picture without a suffix'}; use .png, .jpg or .webp")
+
+
+def write_animation(path, frames, duration=100):
+    """Write float32 H x W x 3 frames (0..255) as an animated .gif or .webp; each lasts `duration` ms, the last 2 s."""
+    from PIL import Image
+
+    pictures = [Image.fromarray(np.clip(np.rint(frame), 0, 255).astype(np.uint8)) for frame in frames]
+    options = {"quality": 85} if Path(path).suffix.lower() == ".webp" else {"optimize": True}
+    durations = [duration] * (len(pictures) - 1) + [2000]
+    with whole(path) as temporary:
+        pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=durations, loop=0, **options)

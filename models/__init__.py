@@ -83,6 +83,14 @@ def find(name):
     raise UserError(f"no weights for {name} here: get them with `python convert.py --download {name}`, or name a file")
 
 
+def installed(name):
+    """Whether find() would find weights of the network `name`."""
+    try:
+        return find(name).exists()
+    except UserError:
+        return False
+
+
 def load(name=None, weights=None):
     """A network with its weights, in eval mode.
 

@@ -44,7 +44,7 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def _get_help_string(self, action):
         text = action.help or ""
-        silent = action.default in (None, False, argparse.SUPPRESS) or action.default == []
+        silent = any(action.default is nothing for nothing in (None, False, argparse.SUPPRESS)) or action.default == []
         if silent or "%(default)" in text or not action.option_strings:
             return text
         if isinstance(action.default, (list, tuple)):

@@ -14,6 +14,8 @@ import dream
 import models
 from dataset.images import read_image, read_image_and_alpha
 from models.cli import UsageError, UserError
+from models.objectives import Target
+from models.tiles import cuts
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--octaves", "2", "--steps", "1", "--layers", "inception3a", "--quiet"]
@@ -72,7 +74,7 @@ def test_the_same_seed_gives_the_same_dream(net):
 
 def test_targets(net):
     target = dream.parse_targets(net, ["inception_4c/5x5_reduce:3,5=0.5"])[0]
-    assert target == dream.Target("inception4c.branch3.0", (3, 5), 0.5)
+    assert target == Target("inception4c.branch3.0", (3, 5), 0.5)
     for wrong in ("inception4c:x", "inception4c:512", "inception4c=much", "inception9z", "inception4c:-1"):
         with pytest.raises(UsageError):
             dream.parse_targets(net, [wrong])
@@ -114,7 +116,7 @@ def test_tiles_have_the_gradient_of_the_whole(net):
 @pytest.mark.parametrize("side, tile", [(100, 100), (101, 100), (1000, 64), (257, 256)])
 def test_cuts_cover_a_side_and_move(side, tile):
     rng = np.random.default_rng(0)
-    grids = [dream.cuts(side, tile, rng) for _ in range(8)]
+    grids = [cuts(side, tile, rng) for _ in range(8)]
     for grid in grids:
         assert grid[0][0] == 0 and grid[-1][1] == side
         assert all(end == start for (_, end), (start, _) in zip(grid, grid[1:], strict=False))
@@ -141,7 +143,7 @@ def test_dreams_with_nothing_but_a_picture(photo, tmp_path):
         (["text.jpg"], "not a picture"),
         (["cut.jpg"], "broken picture"),
         (["pixel.png"], "too few"),
-        (["folder"], "is a folder"),
+        (["folder"], "no picture in this folder"),
         (["photo.png", "--layers", "inception4z"], "did you mean inception4"),
         (["photo.png", "--layers", "conv2:64"], "no channel 64"),
         (["--layers", "conv2", "photo.png"], "put photo.png before --layers"),

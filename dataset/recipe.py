@@ -1,0 +1,92 @@
+"""The recipe of a dream, inside the picture itself: PNG text, or the EXIF comment of a JPEG or WebP.
+
+A recipe is a dict: program, version, model, weights (the file's name), weights_sha256, picture (the input's name), and
+options, {name: value} as argparse has them.
+"""
+
+import functools
+import hashlib
+import json
+import shlex
+from pathlib import Path
+
+from models.cli import UsageError, UserError
+
+KEY = "DeepDream-MLX"
+EXIF_IFD, USER_COMMENT, ASCII = 0x8769, 0x9286, b"ASCII\0\0\0"
+LARGEST = 1 << 16  # characters
+
+
+def save_options(path, recipe):
+    """What write_image(path, ...) takes as `options` to put a recipe into the file."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    text = json.dumps({"program": KEY, **recipe})
+    if Path(path).suffix.lower() == ".png":
+        info = PngInfo()
+        info.add_text(KEY, text)
+        return {"pnginfo": info}
+    exif = Image.Exif()
+    exif.get_ifd(EXIF_IFD)[USER_COMMENT] = ASCII + text.encode()
+    return {"exif": exif.tobytes()}
+
+
+def read_recipe(path):
+    """The recipe in a picture. Raises UserError where there is none, or it cannot be understood."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            text = getattr(picture, "text", {}).get(KEY)
+            if text is None:
+                comment = picture.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
+                comment = comment.encode("latin-1") if isinstance(comment, str) else bytes(comment)
+                text = comment.removeprefix(ASCII).decode("ascii", "replace")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, SyntaxError, TypeError, EOFError):
+        raise UserError(f"{path}: not a picture that can be read") from None
+    try:
+        recipe = json.loads(text) if len(text) < LARGEST else None
+    except (ValueError, RecursionError):
+        recipe = None
+    if not isinstance(recipe, dict) or recipe.get("program") != KEY or not isinstance(recipe.get("options"), dict):
+        raise UserError(f"{path}: there is no recipe in it; only pictures that dream.py wrote carry one")
+    return recipe
+
+
+def to_arguments(options, defaults, switches):
+    """A command line's words from {name: value}, without what equals `defaults`.
+
+    switches: {name: option string} of the options that a recipe may hold; others are left out. UsageError for a
+    value that no command line would give.
+    """
+    words = []
+    for name, value in options.items():
+        if name not in switches or value == defaults.get(name) or value is None:
+            continue
+        switch = switches[name]
+        if isinstance(value, bool):
+            words.append(switch if value else "--no-" + switch[2:])
+            continue
+        values = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+        if any(item.startswith("-") for item in values):  # it would be read as an option
+            raise UsageError(f"the recipe has a strange {switch}: {' '.join(values)[:80]}")
+        words += [switch, *values]
+    return words
+
+
+def command(script, pictures, words):
+    """The command line as one would type it; `words` may end with an option that takes several values."""
+    return shlex.join(["python", script, *map(str, pictures), *words])
+
+
+@functools.cache
+def digest(path):
+    """The sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
