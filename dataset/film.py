@@ -201,6 +201,8 @@ def container_writer(path, timing, quality, comment, source):
     encoder, pixels, options, audio_encoder = FORMATS[suffix]
     rotation = source.rotation if source and suffix in KEEPS_ROTATION else 0
     with av.open(str(path), "w", options=MUXER_OPTIONS.get(suffix, {})) as out:
+        if encoder not in av.codecs_available:
+            raise UserError(f"this PyAV came without {encoder}, which {suffix} needs: pip install --upgrade av")
         stream = out.add_stream(encoder, rate=timing.rate, options=options(quality))
         context = stream.codec_context
         context.time_base = timing.base

@@ -234,6 +234,12 @@ def test_every_format_shows_the_frames(photo, here, suffix):
     assert np.abs(np.float32(read[-1])[:33, :47] - shown[-1]).mean() < 8
 
 
+def test_a_missing_encoder_is_told(here, monkeypatch):
+    monkeypatch.setattr(av, "codecs_available", {"aac"})
+    with pytest.raises(UserError, match="without libx264"), film_writer("film.mp4", steady(1, 25)):
+        pass
+
+
 def test_quality_changes_the_size(here):
     for quality in (10, 90):
         with film_writer(f"{quality}.mp4", steady(2, 25), quality) as write:
