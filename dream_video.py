@@ -235,8 +235,8 @@ def parse_arguments(arguments=None):
     film = parser.add_argument_group("dream over a film", "There, --octaves is 4 and --steps is 10 unless given.")
     film.add_argument("--start", type=moment, metavar="TIME", help="begin there, in seconds or h:m:s")
     film.add_argument("--end", type=moment, metavar="TIME", help="end there, in seconds or h:m:s")
-    film.add_argument("--blend", type=share, metavar="X", help="share of a frame's dream that is carried into the "
-                      "next, 0 to 1 (default: 0; 0.8 with --flow)")  # fmt: skip
+    film.add_argument("--blend", type=number(least=0, most=1), metavar="X", help="share of a frame's dream "
+                      "that is carried into the next, 0 to 1 (default: 0; 0.8 with --flow)")  # fmt: skip
     film.add_argument("--flow", action="store_true", help="carry it along the motion in the film, so that dreams "
                       "stick to what moves (needs OpenCV)")  # fmt: skip
     add_dream_options(parser)
@@ -291,7 +291,6 @@ def seconds(text):
 
 
 percentage = ranged(int, 0, 100, "whole number from 0 to 100")
-share = ranged(float, 0, 1, "number from 0 to 1")
 finite = ranged(float, -1e9, 1e9, "number")
 frame_rate = ranged(Fraction, Fraction(1, 1000), 1000, "frame rate")
 moment = ranged(seconds, 0, 1e9, "time")
@@ -306,9 +305,10 @@ def main(arguments=None):
     schedule = read_schedule(args.schedule) if args.schedule else []
     net = models.load(args.model, args.weights)
     scheduled = [target for entry in schedule for target in entry.get("layers", [])]
-    # None is the network's own, which a schedule has to name
-    layers = args.layers or ([net.metadata["layer"]] if scheduled and not args.classes else None)
-    targets = parse_targets(net, (layers or []) + scheduled, args.classes)
+    layers = args.layers or []  # none: the network's own, which a schedule has to name
+    if scheduled and not layers and not args.classes:
+        layers = [net.metadata["layer"]]
+    targets = parse_targets(net, layers + scheduled, args.classes)
     film = find_film(args) if args.film else None
     picture = next(pictures(film, args)) if film else fit(read_image(args.source), None, args.width, args.max_size)[0]
     sizes = octave_sizes(net, picture.shape, targets, args.octaves, args.octave_scale)
@@ -367,13 +367,14 @@ def pictures(film, args):
 def what_matters(args, net):
     """{option: value} of all that the frames depend on; files by their SHA-256."""
     options = {name: value for name, value in vars(args).items() if name not in SILENT} | {"weights": net.path}
+    if isinstance(args.decorrelate, str):
+        options["decorrelate"] = Path(args.decorrelate)
     return plain({name: sha256(value) if isinstance(value, Path) else value for name, value in options.items()})
 
 
 def recipe_of(args, net):
-    """What the film's metadata tells of how it was made."""
+    """What the film's metadata tells of how it was made; see dataset/recipe.py."""
     return {
-        "program": "DeepDream-MLX",
         "version": models.__version__,
         "model": net.metadata["model"],
         "weights": net.path.name,

@@ -15,7 +15,7 @@ PAIRS = ("pan", "center")  # of two numbers
 class Step:
     """What happens at one frame: it is dreamed on these layers, then moved like this to make the next."""
 
-    layers: list | None  # LAYER[:CHANNELS][=WEIGHT]; None: the network's own
+    layers: list  # LAYER[:CHANNELS][=WEIGHT]; empty: the network's own
     zoom: float = 1.0
     rotate: float = 0.0  # degrees, counter-clockwise
     pan: tuple = (0, 0)  # pixels that the view moves right and down

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.images import write_image
+from dataset.recipe import KEY, save_options
 from models.cli import UserError
 
 # suffix: video encoder, its pixels, its options at a quality of 0..100, audio encoder; None: not through PyAV
@@ -172,18 +173,18 @@ def film_writer(path, timing, quality=75, recipe=None, source=None):
     """Yields write(levels), to be called with each frame (H x W x 3 uint8) in turn; the film is whole at the end.
 
     The suffix of `path` chooses H.264 in .mp4, VP9 in .webm, an endless .gif or .webp; without one it is a folder of
-    .png files. recipe: a dict for the container's metadata. source: a Film, whose sound, rotation flag and pixel
-    shape are taken over.
+    .png files. recipe: see dataset/recipe.py; it goes into the metadata. source: a Film, whose sound, rotation flag
+    and pixel shape are taken over.
     """
     path = Path(path)
-    comment = json.dumps(recipe) if recipe else ""
+    recipe = {"program": KEY, **(recipe or {})}
     suffix = path.suffix.lower()
     if suffix == ".gif":
-        writer = gif_writer(path, timing, comment)
+        writer = gif_writer(path, timing, recipe)
     elif not suffix:
-        writer = folder_writer(path, comment)
+        writer = folder_writer(path, recipe)
     else:
-        writer = container_writer(path, timing, quality, comment, source)
+        writer = container_writer(path, timing, quality, recipe, source)
     with writer as write:
         yield write
 
@@ -194,7 +195,7 @@ def has_sound(path):
 
 
 @contextlib.contextmanager
-def container_writer(path, timing, quality, comment, source):
+def container_writer(path, timing, quality, recipe, source):
     import av
 
     suffix = path.suffix.lower()
@@ -214,8 +215,7 @@ def container_writer(path, timing, quality, comment, source):
             context.sample_aspect_ratio = source.pixel_shape
         if rotation:
             stream.set_display_rotation(rotation)
-        if comment:
-            out.metadata["comment"] = comment
+        out.metadata["comment"] = json.dumps(recipe)
         sound = copy_sound(source, out, audio_encoder) if source and source.sound and audio_encoder else iter(())
         heard = next(sound, np.inf)  # up to which second the sound is in the film
 
@@ -250,20 +250,16 @@ def container_writer(path, timing, quality, comment, source):
         yield write
         mux(stream.encode())
         mux_sound(np.finfo(float).max)
-    if suffix == ".webp" and comment:
-        add_exif(path, comment)
+    if suffix == ".webp":
+        add_exif(path, save_options(path, recipe)["exif"])
 
 
-def add_exif(path, comment):
-    """Put a comment into a .webp film, as EXIF's image description: FFmpeg writes none.
+def add_exif(path, exif):
+    """Put EXIF into a .webp film: FFmpeg writes no metadata there.
 
     Source: the WebP container specification (RIFF chunks; the fourth bit of VP8X's first byte tells of EXIF).
     """
-    from PIL import Image
-
-    exif = Image.Exif()
-    exif[0x010E] = comment
-    exif = exif.tobytes().removeprefix(b"Exif\0\0")
+    exif = exif.removeprefix(b"Exif\0\0")
     data = bytearray(path.read_bytes())
     if data[12:16] == b"VP8X":
         data[20] |= 0x08
@@ -273,7 +269,7 @@ def add_exif(path, comment):
 
 
 @contextlib.contextmanager
-def gif_writer(path, timing, comment):
+def gif_writer(path, timing, recipe):
     from PIL import Image
 
     pictures = []
@@ -290,19 +286,20 @@ def gif_writer(path, timing, comment):
         append_images=pictures[1:],
         duration=(np.diff(moments) * 10).astype(int).tolist(),
         loop=0,
-        comment=comment.encode(),
+        comment=json.dumps(recipe).encode(),
     )
 
 
 @contextlib.contextmanager
-def folder_writer(path, comment):
-    from PIL import PngImagePlugin
-
+def folder_writer(path, recipe):
     path.mkdir()
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt("Comment", comment)
     numbers = itertools.count()
-    yield lambda levels: write_image(path / f"{next(numbers):06}.png", levels, pnginfo=info)
+
+    def write(levels):
+        png = path / f"{next(numbers):06}.png"
+        write_image(png, levels, **save_options(png, recipe))
+
+    yield write
 
 
 def copy_sound(film, out, encoder):
@@ -333,8 +330,8 @@ def copy_sound(film, out, encoder):
                 continue
             track, encoded = tracks[packet.stream_index]
             if not encoded:
-                shift = round(film.begin / packet.time_base)
-                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.pts -= round(film.begin / packet.time_base)
+                packet.dts = packet.pts  # sound is shown in the order of its packets
                 packet.stream = track
                 out.mux(packet)
             else:

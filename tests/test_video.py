@@ -19,6 +19,7 @@ from dataset import flow
 from dataset.camera import Step, move, plan_zoom
 from dataset.film import film_writer, read_film, read_frames, steady
 from dataset.images import read_image
+from dataset.recipe import KEY, read_recipe
 from dream_video import close_loop, matched, overlap, statistics
 from models.cli import UserError
 
@@ -172,6 +173,15 @@ def test_a_schedule_rests_at_its_frames_and_is_smooth_between():
     assert np.diff(zooms)[[0, -1]] == pytest.approx(0, abs=0.002) and np.diff(zooms).min() >= 0
 
 
+def test_a_schedule_of_layers_with_a_class(photo, here):
+    Path("plan.json").write_text('[{"frame": 2, "layers": ["conv3"]}]')
+    options = ["--class", "0", "--frames", "3", "--octaves", "1", "--steps", "1", "--quiet"]
+    dream_video.main(["photo.png", "-o", "a", *options, "--schedule", "plan.json"])
+    dream_video.main(["photo.png", "-o", "b", *options])
+    a, b = frames_in("a"), frames_in("b")
+    assert np.array_equal(a[0], b[0]) and not np.array_equal(a[2], b[2])
+
+
 def test_a_loop_has_no_jump():
     """Frames that grow brighter by a level each: the loop's only large steps are spread over its dissolve."""
     frames = 60
@@ -213,7 +223,7 @@ def test_a_frame_is_the_last_one_moved_and_dreamed(net, photo, here):
 @pytest.mark.parametrize("suffix", ["mp4", "webm", "gif", "webp"])
 def test_every_format_shows_the_frames(photo, here, suffix):
     shown = [picture(33, 47, seed) for seed in range(4)]
-    with film_writer(f"film.{suffix}", steady(4, 25), quality=95, recipe={"zoom": 2}) as write:
+    with film_writer(f"film.{suffix}", steady(4, 25), quality=95, recipe={"options": {"zoom": 2}}) as write:
         for levels in shown:
             write(levels)
     if suffix == "webp":  # which FFmpeg's reader does not know
@@ -222,14 +232,14 @@ def test_every_format_shows_the_frames(photo, here, suffix):
             film.seek(3)
             film.load()
             assert film.info["duration"] == 40
-            assert film.getexif()[0x010E] == '{"zoom": 2}'
             read = [np.asarray(film.convert("RGB"))]
+        assert read_recipe("film.webp")["options"] == {"zoom": 2}
     else:
         film = read_film(f"film.{suffix}")
         assert film.timing == steady(4, 25)
         with av.open(f"film.{suffix}") as container:
             comment = {name.lower(): value for name, value in container.metadata.items()}.get("comment")
-        assert json.loads(comment) == {"zoom": 2}
+        assert json.loads(comment) == {"program": KEY, "options": {"zoom": 2}}
         read = list(read_frames(film))
     assert np.abs(np.float32(read[-1])[:33, :47] - shown[-1]).mean() < 8
 
@@ -336,6 +346,7 @@ def test_a_folder_of_frames_is_replaced_but_no_other(photo, here):
     for frames in (4, 2):
         dream(photo, "-o", "out", "--frames", frames)
         assert len(frames_in("out")) == frames
+    assert read_recipe("out/000001.png")["options"]["frames"] == 2
     Path("out/diary.txt").write_text("dear me")
     with pytest.raises(UserError, match="more than frames"):
         dream(photo, "-o", "out", "--frames", 2)
