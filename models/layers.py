@@ -106,8 +106,11 @@ class ReLU(nn.Module):
 
 # --- Convolution ---
 #
-# On a GPU, MLX's own. On a CPU its forward pass unfolds the image and its gradients fall to loops, so there a
-# convolution is made of matrix products on what is in memory already:
+# On a GPU, MLX's own; but on Metal a gradient at a stride unfolds the whole image (ml-explore/mlx#3082), 13 GB in the
+# first layer at 1024 x 1024, so that layer works on blocks there.
+#
+# On a CPU, MLX's own unfolds the image and takes gradients in loops, so there a convolution is made of matrix
+# products on what is in memory already:
 # - kernels of 3x3 between many channels by Winograd's algorithm, with a quarter of the multiplications;
 # - others as a sum over the taps of the kernel: with the padded image laid out as a list of cells, what a tap sees
 #   of it is a contiguous piece, and nothing is copied;
@@ -123,7 +126,8 @@ def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), remember=lambda 
     if weight.shape[1:3] == (1, 1) and stride != (1, 1):
         x, stride = x[:, :: stride[0], :: stride[1]], (1, 1)
     if not on_cpu():
-        y = mx.conv2d(x, weight, stride, padding)
+        first = stride != (1, 1) and weight.shape[3] <= 4  # of a network, on the pixels
+        y = (conv2d_of_blocks if first and mx.metal.is_available() else mx.conv2d)(x, weight, stride, padding)
         return y if bias is None else y + bias
 
     factors = remember("factors", matrix_factors, weight) if stride == (1, 1) else None
@@ -233,6 +237,16 @@ def input_gradient(x, weight, dy, stride, padding, remember):
     (ph, pw), (height, width) = padding, x.shape[1:3]
     beyond = [max(0, p + side - has) for p, side, has in zip(padding, x.shape[1:3], dx.shape[1:3], strict=True)]
     return mx.pad(dx, [(0, 0), (0, beyond[0]), (0, beyond[1]), (0, 0)])[:, ph : ph + height, pw : pw + width]
+
+
+def conv2d_of_blocks(x, weight, stride, padding):
+    """mx.conv2d with a stride, as one of stride 1 on blocks of stride x stride cells: the same numbers."""
+    rows, columns = (
+        (side + 2 * p - k) // s + 1
+        for side, p, k, s in zip(x.shape[1:3], padding, weight.shape[1:3], stride, strict=True)
+    )
+    x = mx.pad(x, [(0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)])
+    return mx.conv2d(to_blocks(x, stride), to_blocks(weight, stride))[:, :rows, :columns]
 
 
 def weight_gradient(x, weight, dy, stride, padding):

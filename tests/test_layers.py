@@ -57,6 +57,17 @@ def test_convolution(kernel, stride, padding, inputs, outputs, size):
         close(ours, theirs)
 
 
+@pytest.mark.parametrize("size", [(1, 31, 42), (2, 33, 45)])
+@pytest.mark.parametrize("kernel, stride, padding", [(7, 2, 3), (3, 2, 0), (11, 4, 2)])
+def test_a_strided_convolution_of_blocks(kernel, stride, padding, size):
+    x, weight = normal(0, *size, 3), normal(1, 8, kernel, kernel, 3)
+    stride, padding = pair(stride), pair(padding)
+    blocks, plain = (lambda x, f=f: f(x, weight, stride, padding) for f in (layers.conv2d_of_blocks, mx.conv2d))
+    close(blocks(x), plain(x))
+    cotangent = normal(2, *plain(x).shape)
+    close(*(mx.vjp(f, [x], [cotangent])[1][0] for f in (blocks, plain)))
+
+
 def test_a_folded_batch_norm_follows_its_parameters():
     block = layers.BasicConv2d(4, 6, 3, padding=1).eval()
     x = normal(0, 1, 9, 11, 4)
