@@ -482,6 +482,21 @@ def test_flow_carries_the_dream_with_what_moves():
     assert np.abs(flow.carry(np.full_like(before, 50), before, after)[20:40, 0]).mean() < 25
 
 
+def test_flow_flickers_less(net):
+    """What the dream changes from frame to frame, seen along the motion, which is known: 1 down and 2 right a frame."""
+    pytest.importorskip("cv2", reason="OpenCV is an optional dependency")
+    world = np.float32(picture(64, 96))
+    images = [world[8 - i : 56 - i, 16 - 2 * i : 80 - 2 * i] for i in range(6)]
+    options = {"layers": ["inception3a"], "octaves": 1, "steps": 3, "jitter": 8, "seed": 0}
+
+    def flicker(blend, along):
+        frames = [s["frame"] for s in dream_video.film_frames(net, images, options, blend, along, True)]
+        pairs = zip(frames, frames[1:], strict=False)
+        return np.mean([np.abs(new[1:, 2:] - old[:-1, :-2]).mean() for old, new in pairs])
+
+    assert flicker(0.8, True) < 0.75 * flicker(0, False)
+
+
 def test_without_opencv_one_line_says_what_to_do(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     make_clip(Path("clip.mp4"), frames=2)
