@@ -29,9 +29,20 @@ from dataset.images import (
     write_animation,
     write_image,
 )
-from dataset.recipe import command, digest, read_recipe, save_options, to_arguments
+from dataset.recipe import command, digest, given_options, layered, read_recipe, save_options, to_arguments
 from dataset.sheet import contact_sheets
-from models.cli import Parser, UsageError, UserError, fail, note, progress, run
+from models.cli import (
+    Parser,
+    UsageError,
+    UserError,
+    fail,
+    note,
+    number,
+    picture_size,
+    progress,
+    run,
+    whole_number,
+)
 from models.objectives import guide_features, linear, objective_function, parse_targets
 from models.presets import PRESETS, preset
 from models.tiles import in_tiles, tile_size
@@ -269,39 +280,6 @@ def settings(args):
     return options
 
 
-def whole_number(least):
-    def parse(text):
-        value = int(text)
-        if value < least:
-            raise ValueError
-        return value
-
-    parse.__name__ = f"whole number of at least {least}"
-    return parse
-
-
-def number(above=None, least=None, most=float("inf")):
-    def parse(text):
-        value = float(text)
-        if not (value > above if least is None else value >= least) or not value <= most or value == float("inf"):
-            raise ValueError
-        return value
-
-    low = f"above {above}" if least is None else f"of at least {least}"
-    parse.__name__ = f"number {low}" + (f" and at most {most}" if most < float("inf") else "")
-    return parse
-
-
-def picture_size(text):
-    width, height = (int(side) for side in text.lower().split("x"))
-    if min(width, height) < 1 or max(width, height) > 30000:
-        raise ValueError
-    return f"{width}x{height}"
-
-
-picture_size.__name__ = "size WIDTHxHEIGHT, such as 640x480"
-
-
 def build_parser():
     parser = Parser(prog="dream.py", description="Dream on pictures, as DeepDream did in 2015, and beyond.")
     add = parser.add_argument
@@ -356,25 +334,6 @@ SWITCHES = {name: "--" + {"classes": "class"}.get(name, name).replace("_", "-") 
 RIVALS = (("layers", "classes"), ("width", "max_size"))  # whoever gives one means to do without the other's old value
 
 
-def given_options(parser, words):
-    """{name: value} of the options that are on a command line, and no defaults."""
-    unset = object()
-    names = vars(parser.parse_args([]))
-    args = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(names, unset)))
-    return {name: value for name, value in vars(args).items() if value is not unset}
-
-
-def layered(*layers):
-    """Options from {name: value} dicts, each overriding those before."""
-    options = {}
-    for layer in layers:
-        for rivals in RIVALS:
-            if any(name in layer for name in rivals):
-                options |= dict.fromkeys(rivals)
-        options |= layer
-    return argparse.Namespace(**options)
-
-
 VISUALIZE = {"noise": "224x224", "steps": 200}  # defaults under --visualize
 
 
@@ -382,7 +341,7 @@ def main(arguments=None):
     parser = build_parser()
     defaults = vars(parser.parse_args([]))
     given = given_options(parser, arguments)
-    args = layered(defaults, given)
+    args = layered(RIVALS, defaults, given)
     if args.recipe:
         return print_recipe(args.recipe, defaults)
     if args.list_models:
@@ -395,10 +354,10 @@ def main(arguments=None):
         repeated = given_options(parser, to_arguments(like["options"], defaults, SWITCHES))
         if args.pictures:  # to be treated like a dream that may have come from noise
             repeated = {name: value for name, value in repeated.items() if name not in ("noise", "visualize")}
-        args = layered(defaults, repeated, given)
+        args = layered(RIVALS, defaults, repeated, given)
     if args.visualize:
         defaults = defaults | VISUALIZE
-        args = layered(defaults, repeated, given)
+        args = layered(RIVALS, defaults, repeated, given)
     inputs = find_inputs(args)
     outputs = output_paths(inputs, args.output, "survey" if args.survey else "dream")
     net = models.load(args.model, args.weights)
@@ -408,7 +367,7 @@ def main(arguments=None):
         return list_classes(net)
     if args.preset:
         look = preset(args.preset, "starter" if net.path == models.STARTER else net.metadata["model"])
-        args = layered(defaults, repeated, look, given)
+        args = layered(RIVALS, defaults, repeated, look, given)
     if models.blas.missing():
         note(models.blas.NOTE, args.quiet)
     if net.path == models.STARTER:
@@ -569,7 +528,9 @@ def survey(net, args, options, path, output):
             except UserError as error:
                 note(f"{label}: {error}", args.quiet)
                 continue
-            words = to_arguments(vars(layered(vars(args), choice)), vars(build_parser().parse_args([])), SWITCHES)
+            words = to_arguments(
+                vars(layered(RIVALS, vars(args), choice)), vars(build_parser().parse_args([])), SWITCHES
+            )
             print(command("dream.py", [path] if path else [], words), flush=True)
     finally:  # of an interrupted survey, too
         for page, sheet in enumerate(contact_sheets(done), 1):

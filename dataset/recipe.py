@@ -4,6 +4,7 @@ A recipe is a dict: program, version, model, weights (the file's name), weights_
 options, {name: value} as argparse has them.
 """
 
+import argparse
 import functools
 import hashlib
 import json
@@ -80,6 +81,28 @@ def to_arguments(options, defaults, switches):
 def command(script, pictures, words):
     """The command line as one would type it; `words` may end with an option that takes several values."""
     return shlex.join(["python", script, *map(str, pictures), *words])
+
+
+def given_options(parser, words):
+    """{name: value} of the options that are on a command line, and no defaults."""
+    unset = object()
+    names = vars(parser.parse_args([]))
+    args = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(names, unset)))
+    return {name: value for name, value in vars(args).items() if value is not unset}
+
+
+def layered(rivals, *layers):
+    """Options from {name: value} dicts, each overriding those before.
+
+    rivals: tuples of names; a dict that holds one of them does away with what was said of the others.
+    """
+    options = {}
+    for layer in layers:
+        for names in rivals:
+            if any(name in layer for name in names):
+                options |= dict.fromkeys(names)
+        options |= layer
+    return argparse.Namespace(**options)
 
 
 @functools.cache

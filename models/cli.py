@@ -52,6 +52,43 @@ class HelpFormatter(argparse.HelpFormatter):
         return f"{text} (default: %(default)s)"
 
 
+def whole_number(least):
+    """A type for argparse."""
+
+    def parse(text):
+        value = int(text)
+        if value < least:
+            raise ValueError
+        return value
+
+    parse.__name__ = f"whole number of at least {least}"
+    return parse
+
+
+def number(above=None, least=None, most=float("inf")):
+    """A type for argparse: a finite number."""
+
+    def parse(text):
+        value = float(text)
+        if not (value > above if least is None else value >= least) or not value <= most or value == float("inf"):
+            raise ValueError
+        return value
+
+    low = f"above {above}" if least is None else f"of at least {least}"
+    parse.__name__ = f"number {low}" + (f" and at most {most}" if most < float("inf") else "")
+    return parse
+
+
+def picture_size(text):
+    width, height = (int(side) for side in text.lower().split("x"))
+    if min(width, height) < 1 or max(width, height) > 30000:
+        raise ValueError
+    return f"{width}x{height}"
+
+
+picture_size.__name__ = "size WIDTHxHEIGHT, such as 640x480"
+
+
 def run(main):
     """Call main() as the whole of a script, and exit with its status.
 
