@@ -599,7 +599,7 @@ def list_classes(net):
 
 
 def list_presets():
-    for name, (description, _) in PRESETS.items():
+    for name, (description, *_) in PRESETS.items():
         print(f"{name:16}{description}")
 
 

@@ -18,6 +18,7 @@ from dataset.sheet import contact_sheets
 from models import gradients
 from models.cli import UsageError, UserError
 from models.objectives import Target, parse_targets
+from models.presets import PRESETS, preset
 
 QUICK = {"layers": ["inception3a"], "octaves": 2, "steps": 2, "jitter": 4}
 
@@ -333,3 +334,33 @@ def test_ranks_share_the_pictures(tmp_path):
     )
     assert sorted(done.stdout.split()) == [f"out/{i}_dream.png" for i in range(3)], done.stderr
     assert done.returncode == 0
+
+
+# --- Presets ---
+
+
+@pytest.mark.parametrize("model", models.REGISTRY)
+def test_presets_name_layers_that_there_are(model):
+    net = models.entry(model).build(models.entry(model).num_classes)
+    names = vars(dream.build_parser().parse_args([]))
+    for name in PRESETS:
+        options = preset(name, model)
+        assert options.keys() <= names.keys() and all(net.resolve(layer) for layer in options["layers"])
+
+
+def test_presets_of_the_starter(net):
+    for name in PRESETS:
+        options = preset(name, "starter")
+        assert parse_targets(net, options.get("layers"), options.get("classes")) and len(options) > 2
+    with pytest.raises(UsageError, match="did you mean dogslugs"):
+        preset("dogslug", "starter")
+
+
+def test_a_preset_at_the_command_line(photo, tmp_path):
+    assert "dogslugs" in run("--list-presets", cwd=tmp_path)[1]
+    words = ["--preset", "subtle", "--octaves", "1", "--steps", "1", "--quiet"]
+    assert run(photo.name, *words, cwd=tmp_path)[0] == 0
+    options = read_recipe(tmp_path / "photo_dream.png")["options"]
+    assert (options["layers"], options["strength"], options["steps"]) == (["inception3b"], 0.6, 1)
+    assert run(photo.name, *words, "--class", "monarch", cwd=tmp_path)[0] == 0
+    assert read_recipe(tmp_path / "photo_dream.png")["options"]["layers"] is None

@@ -1,0 +1,34 @@
+"""Make assets/gallery/: a sample of every look, from assets/sample.jpg or from noise.
+
+python assets/make_gallery.py            all of them
+python assets/make_gallery.py subtle     some of them
+"""
+
+import sys
+from pathlib import Path
+
+ASSETS = Path(__file__).parent
+sys.path.insert(0, str(ASSETS.parent))
+
+import dream  # noqa: E402
+from models.cli import UsageError, closest, run  # noqa: E402
+from models.presets import PRESETS  # noqa: E402
+
+PHOTO = [str(ASSETS / "sample.jpg"), "--max-size", "480"]
+LOOKS = {name: [*PHOTO, "--preset", name] for name in PRESETS} | {
+    "default": PHOTO,
+    "decorrelated": [*PHOTO, "--decorrelate"],
+    "keep-color": [*PHOTO, "--keep-color"],
+    "monarch": ["--visualize", "--class", "monarch", "--noise", "224x224"],
+}
+
+
+def main():
+    for name in sys.argv[1:] or LOOKS:
+        if name not in LOOKS:
+            raise UsageError(f"there is no look {name!r}: {closest(name, LOOKS)}")
+        dream.main([*LOOKS[name], "-o", str(ASSETS / "gallery" / f"{name}.jpg")])
+
+
+if __name__ == "__main__":
+    run(main)
