@@ -53,17 +53,17 @@ PRESETS = {
     ),
     "etching": (
         "lines of pen and ink",
-        {"layers": ["inception3b"], "smooth": 0.5, "decorrelate": True},
+        {"layers": ["maxpool3"], "steps": 15, "smooth": 1.0, "decorrelate": True},
         (MIDDLE, {"smooth": 0.5, "decorrelate": True}),
     ),
     "glow": (
         "suns and pools of light",
-        {"layers": ["inception4c"], "octaves": 5, "octave_scale": 1.3, "steps": 20, "lapnorm": 4, "smooth": 1.0},
+        {"layers": ["inception4c"], "octaves": 5, "octave_scale": 1.3, "steps": 10, "lapnorm": 4, "smooth": 1.0},
         (DEEP, {"octaves": 5, "octave_scale": 1.3, "steps": 20, "lapnorm": 4, "smooth": 1.0}),
     ),
     "subtle": (
         "a relief on the photograph, whose colours stay",
-        {"layers": ["inception3b"], "strength": 0.6, "keep_color": True},
+        {"layers": ["maxpool3"], "smooth": 0.5, "strength": 0.6, "keep_color": True},
         (MIDDLE, {"strength": 0.6, "keep_color": True}),
     ),
 }
