@@ -14,7 +14,7 @@ import dream  # noqa: E402
 from models.cli import UsageError, closest, run  # noqa: E402
 from models.presets import PRESETS  # noqa: E402
 
-PHOTO = [str(ASSETS / "sample.jpg"), "--max-size", "480"]
+PHOTO = [str(ASSETS / "sample.jpg"), "--max-size", "420"]
 LOOKS = {name: [*PHOTO, "--preset", name] for name in PRESETS} | {
     "default": PHOTO,
     "decorrelated": [*PHOTO, "--decorrelate"],

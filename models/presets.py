@@ -52,7 +52,7 @@ PRESETS = {
         (SHALLOW, {"steps": 12, "lapnorm": 3, "decorrelate": True}),
     ),
     "etching": (
-        "lines of pen and ink",
+        "houses and creatures drawn in the picture's own colours",
         {"layers": ["maxpool3"], "steps": 15, "smooth": 1.0, "decorrelate": True},
         (MIDDLE, {"smooth": 0.5, "decorrelate": True}),
     ),
