@@ -43,7 +43,7 @@ from models.cli import (
     run,
     whole_number,
 )
-from models.objectives import guide_features, linear, objective_function, parse_targets
+from models.objectives import Guide, linear, objective_function, parse_targets
 from models.presets import PRESETS, preset
 from models.tiles import in_tiles, tile_size
 
@@ -82,7 +82,8 @@ def deepdream(
     octaves, octave_scale: the image is dreamed on at `octaves` sizes, each `octave_scale` times the one before.
     steps: gradient steps an octave. step_size: how far a step moves a pixel on average, in grey levels of 255.
     jitter: the largest shift of the image before a step, in pixels. seed: of the shifts.
-    guide: another image, whose features are dreamed instead of the image's own.
+    guide: another image, whose features are dreamed instead of the image's own; or a Guide, which knows them for the
+    next call, too.
     tile: side of the tiles in which the gradient of a large image is computed, in pixels (None: by the memory at hand).
     lapnorm (levels), smooth (sigma, pixels), decorrelate (True, or a matrix of calc_cm.py): see models/gradients.py.
     mask: H x W of any size, 0..255; the image changes where it is white, and by half where it is grey.
@@ -166,7 +167,9 @@ def gradient_function(net, targets, guide=None):
 
     from models.layers import redirected_relus
 
-    features = guide_features(net, targets, guide) if guide is not None else None
+    if guide is not None and not isinstance(guide, Guide):
+        guide = Guide(guide)
+    features = guide.features(net, targets) if guide else None
     climb = mx.grad(objective_function(net, targets, features))
     revive = mx.grad(objective_function(net, linear(targets)))
 
@@ -274,7 +277,7 @@ DREAM_SETTINGS = (
 def settings(args):
     """The keyword arguments of deepdream() from parsed options. Files that they name are read here, once."""
     options = {name: getattr(args, name) for name in DREAM_SETTINGS}
-    options["guide"] = read_image(args.guide) if args.guide else None
+    options["guide"] = Guide(read_image(args.guide)) if args.guide else None
     options["mask"] = read_image(args.mask) @ LUMINANCE if args.mask else None
     options["decorrelate"] = load_matrix(args.decorrelate) if isinstance(args.decorrelate, str) else args.decorrelate
     return options
@@ -358,6 +361,7 @@ def main(arguments=None):
     if args.visualize:
         defaults = defaults | VISUALIZE
         args = layered(RIVALS, defaults, repeated, given)
+    check_use(args, given)
     inputs = find_inputs(args)
     outputs = output_paths(inputs, args.output, "survey" if args.survey else "dream")
     net = models.load(args.model, args.weights)
@@ -376,6 +380,25 @@ def main(arguments=None):
         note(f"note: {args.like} was made with other weights, {like.get('weights')}", args.quiet)
     todo = survey if args.survey else dream_on
     return each_of(inputs, outputs, args, functools.partial(todo, net, args, settings(args)))
+
+
+def check_use(args, given):
+    """UsageError where an option was given that would have no effect."""
+    alone = {"model", "weights", "layers", "classes", "seed", "steps", "noise", "visualize"}
+    useless = {
+        "--visualize": [name for name in ("survey", "preset", *SWITCHES) if args.visualize and name not in alone],
+        "--noise": [name for name in ("width", "max_size") if args.noise],
+        "--survey models": [name for name in ("layers", "classes") if args.survey == "models"],
+        "--survey": [name for name in ("save_every", "growth") if args.survey],
+    }
+    for option, names in useless.items():
+        for name in names:
+            if name in given:
+                raise UsageError(f"{option} has no use for {SWITCHES.get(name, '--' + name.replace('_', '-'))}")
+    if "growth" in given and not args.save_every:
+        raise UsageError("--growth needs --save-every")
+    if args.visualize and not (args.layers or args.classes):
+        raise UsageError("--visualize: say of what, with --class or --layers LAYER:CHANNEL")
 
 
 def find_inputs(args):
@@ -455,7 +478,9 @@ def dream_on(net, args, options, path, output):
         if args.visualize:
             from models.visualize import visualize
 
-            dreamed = visualize(net, targets, *image.shape[:2], args.steps, seed=args.seed, callback=bar.update)
+            dreamed = visualize(
+                net, targets, *image.shape[:2], args.steps, seed=args.seed, callback=bar.update, watch=watch
+            )
         else:
             dreamed = deepdream(net, image, **options, callback=bar.update, watch=watch)
     write_image(output, dreamed, alpha, **save_options(output, recipe_of(net, args, name)))

@@ -108,14 +108,23 @@ def objective_function(net, targets, features=None):
     return objective
 
 
-def guide_features(net, targets, guide):
-    """What the targets are on the guide, H x W x 3: one array a target."""
-    import mlx.core as mx
+class Guide:
+    """A picture to dream of, H x W x 3, 0..255. What targets see in it is computed once, for any number of dreams."""
 
-    activations = net.activations(guide[None], [target.layer for target in targets])
-    features = [target.select(activations[target.layer]) for target in targets]
-    mx.eval(features)
-    return features
+    def __init__(self, image):
+        self.image = image
+        self.known = {}
+
+    def features(self, net, targets):
+        """One array a target."""
+        import mlx.core as mx
+
+        key = id(net), tuple(targets)
+        if key not in self.known:
+            activations = net.activations(self.image[None], [target.layer for target in targets])
+            self.known[key] = [target.select(activations[target.layer]) for target in targets]
+            mx.eval(self.known[key])
+        return self.known[key]
 
 
 def best_matches(activation, features):

@@ -19,10 +19,10 @@ ANGLES = [*range(-10, 11), 0, 0, 0, 0, 0]  # degrees
 REDIRECTED = 16  # steps at the start in which blocked ReLUs pass gradient on
 
 
-def visualize(net, targets, height, width, steps=200, rate=0.05, seed=0, callback=None):
+def visualize(net, targets, height, width, steps=200, rate=0.05, seed=0, callback=None, watch=None):
     """Climb to `targets` from noise by Adam at the learning rate `rate`; returns H x W x 3 float32, 0..255.
 
-    callback: called without arguments after each step.
+    callback: called without arguments after each step; watch: with a function that returns the image as it stands.
     """
     rng = np.random.default_rng(seed)
     spectrum = mx.array(rng.normal(0, 0.01, (2, height, width // 2 + 1, 3)).astype(np.float32))
@@ -49,6 +49,8 @@ def visualize(net, targets, height, width, steps=200, rate=0.05, seed=0, callbac
         mx.eval(spectrum)
         if callback:
             callback()
+        if watch:
+            watch(lambda spectrum=spectrum: np.array(picture(spectrum)))
     return np.array(picture(spectrum))
 
 

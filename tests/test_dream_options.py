@@ -17,7 +17,7 @@ from dataset.recipe import command, read_recipe, save_options, to_arguments
 from dataset.sheet import contact_sheets
 from models import gradients
 from models.cli import UsageError, UserError
-from models.objectives import Target, parse_targets
+from models.objectives import Guide, Target, parse_targets
 from models.presets import PRESETS, preset
 
 QUICK = {"layers": ["inception3a"], "octaves": 2, "steps": 2, "jitter": 4}
@@ -211,6 +211,32 @@ def test_turning_by_nothing_changes_nothing():
         quarter, np.rot90(np.array(image[:, :20])), atol=1e-4
     )
     assert turn(image, 1.1, 0.1).shape == (22, 33, 3)
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        (["--visualize"], "say of what"),
+        (["--visualize", "--class", "snail", "--mask", "m.png"], "no use for --mask"),
+        (["--visualize", "--class", "snail", "--preset", "subtle"], "no use for --preset"),
+        (["--noise", "40x32", "--width", "50"], "no use for --width"),
+        (["x.png", "--survey", "models", "--class", "snail"], "no use for --class"),
+        (["x.png", "--survey", "--save-every", "2"], "no use for --save-every"),
+        (["x.png", "--growth", "gif"], "needs --save-every"),
+        (["--decorrelate", "photo.png"], "put photo.png before --decorrelate"),
+    ],
+)
+def test_options_without_effect_are_refused(photo, monkeypatch, words, complaint):
+    monkeypatch.chdir(photo.parent)
+    with pytest.raises(UsageError, match=complaint):
+        dream.main([*words, "--quiet"])
+
+
+def test_a_guide_is_looked_at_once(net, monkeypatch):
+    guide = Guide(np.float32(picture(32, 40)))
+    first = dream.deepdream(net, smooth_picture(), guide=guide, **QUICK)
+    monkeypatch.setattr(guide, "image", None)
+    assert np.array_equal(first, dream.deepdream(net, smooth_picture(), guide=guide, **QUICK))
 
 
 # --- Surveys ---
