@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .layers import BasicConv2d, MaxPool2d, adaptive_avg_pool, flatten_chw, relu
-from .network import Network
+from .network import Network, following
 
 # what follows each stage, and its widths: input, 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
 INCEPTION = {
@@ -68,6 +68,12 @@ class GoogLeNet(Network):
     size_pool4 = 2
     dropout_rate = 0.2
     stem = ("conv1", "maxpool1", "conv2", "conv3", "maxpool2")
+    tower = (
+        *("inception3a", "inception3b", "maxpool3"),
+        *("inception4a", "aux1", "inception4b", "inception4c", "inception4d", "aux2", "inception4e", "maxpool4"),
+        *("inception5a", "inception5b", "avgpool"),
+    )
+    auxiliary = ("aux1", "aux2")
 
     def __init__(self, num_classes=1000, aux=False):
         super().__init__(num_classes)
@@ -91,23 +97,20 @@ class GoogLeNet(Network):
     def aux_pool(x):
         return adaptive_avg_pool(x, 4)
 
-    def stages(self, x):
-        for name in (
-            *self.stem,
-            *("inception3a", "inception3b", "maxpool3"),
-            *("inception4a", "aux1", "inception4b", "inception4c", "inception4d", "aux2", "inception4e", "maxpool4"),
-            *("inception5a", "inception5b"),
-        ):
-            if name.startswith("aux"):
+    @property
+    def cuts(self):
+        return [name for name in (*self.stem, *self.tower) if name not in self.auxiliary]
+
+    def stages(self, x, after=None):
+        for name in following((*self.stem, *self.tower), after):
+            if name in self.auxiliary:
                 if name in self:
                     yield name, self[name](x)
             elif name.startswith("inception"):
                 x = yield from self[name].stages(name, x)
             else:
-                x = self[name](x)
+                x = x.mean(axis=(1, 2)) if name == "avgpool" else self[name](x)
                 yield name, x
-        x = x.mean(axis=(1, 2))
-        yield "avgpool", x
         if "fc" in self:
             yield "fc", self.fc(self.dropout(x))
 

@@ -4,7 +4,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .layers import BasicConv2d, MaxPool2d, adaptive_avg_pool, avg_pool_3x3, max_pool
-from .network import Network
+from .network import Network, following
 
 # The branches of a module: chains of convolutions (width, kernel), each chain's name being what torchvision calls it.
 # A list at the end of a chain holds two convolutions side by side.
@@ -122,6 +122,13 @@ class InceptionAux(nn.Module):
 
 
 class InceptionV3(Network):
+    stem = (
+        *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"),
+        *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
+    )
+    cuts = (*stem, *MIXED, "avgpool")
+    auxiliary = ("AuxLogits",)
+
     def __init__(self, num_classes=1000, aux=False):
         super().__init__(num_classes)
         self.Conv2d_1a_3x3 = BasicConv2d(3, 32, 3, stride=2)
@@ -139,19 +146,15 @@ class InceptionV3(Network):
         if num_classes and aux:
             self.AuxLogits = InceptionAux(768, num_classes)
 
-    def stages(self, x):
-        for name in (
-            *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"),
-            *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
-        ):
-            x = self[name](x)
-            yield name, x
-        for name in MIXED:
-            x = yield from self[name].stages(name, x)
-            if name == "Mixed_6e" and "AuxLogits" in self:
-                yield "AuxLogits", self.AuxLogits(x)
-        x = x.mean(axis=(1, 2))
-        yield "avgpool", x
+    def stages(self, x, after=None):
+        for name in following(self.cuts, after):
+            if name == "Mixed_7a" and "AuxLogits" in self:
+                yield "AuxLogits", self.AuxLogits(x)  # of Mixed_6e
+            if name in MIXED:
+                x = yield from self[name].stages(name, x)
+            else:
+                x = x.mean(axis=(1, 2)) if name == "avgpool" else self[name](x)
+                yield name, x
         if "fc" in self:
             yield "fc", self.fc(self.dropout(x))
 

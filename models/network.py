@@ -34,13 +34,17 @@ class Network(nn.Module):
         else:
             super().__setattr__(name, value)
 
-    def stages(self, x):
-        """Yield (name, activation) from the first layer to the logits, which come last. x: N x H x W x 3, normalised.
+    def stages(self, x, after=None):
+        """Yield (name, activation) from the first layer to the logits, which come last. x: N x H x W x 3, normalised;
+        or, where `after` names one of `cuts`, that layer's activation, from which the network goes on.
 
         MLX is lazy: what is yielded costs nothing until it is evaluated, and nothing is built beyond the last
         stage that the caller takes.
         """
         raise NotImplementedError
+
+    cuts = ()  # the layers, in order, that are all the rest of the network needs, but for the auxiliary classifiers
+    auxiliary = ()  # the names that the auxiliary classifiers have, where there are any
 
     def aliases(self):
         """{name in other people's programs: name here}."""
@@ -133,6 +137,12 @@ class Network(nn.Module):
             more = f", and {len(problems) - 4} more" if len(problems) > 4 else ""
             raise UserError(f"{source}: the weights do not fit: {'; '.join(problems[:4])}{more}")
         self.load_weights([(key, mx.array(np.asarray(value, np.float32))) for key, value in arrays.items()])
+
+
+def following(names, after):
+    """The names that come after the one called `after`; all of them where it is None."""
+    names = list(names)
+    return names if after is None else names[names.index(after) + 1 :]
 
 
 def shape(array):

@@ -3,7 +3,7 @@
 import mlx.nn as nn
 
 from .layers import Conv2d, MaxPool2d, conv_bn, relu
-from .network import Network
+from .network import Network, following
 
 STAGES = {"layer1": (64, 3), "layer2": (128, 4), "layer3": (256, 6), "layer4": (512, 3)}  # name: (width, blocks)
 EXPANSION = 4
@@ -43,6 +43,8 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(Network):
+    cuts = ("maxpool", *(f"{stage}.{i}" for stage, (_, blocks) in STAGES.items() for i in range(blocks)), "avgpool")
+
     def __init__(self, num_classes=1000):
         super().__init__(num_classes)
         self.conv1 = Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
@@ -58,19 +60,20 @@ class ResNet50(Network):
         if num_classes:
             self.fc = nn.Linear(inputs, num_classes)
 
-    def stages(self, x):
-        yield "conv1", self.conv1(x)
-        x = conv_bn(self.conv1, self.bn1, x)
-        yield "bn1", x
-        x = relu(x)
-        yield "relu", x
-        x = self.maxpool(x)
-        yield "maxpool", x
-        for stage in STAGES:
-            for i, block in enumerate(self[stage]):
-                x = yield from block.stages(f"{stage}.{i}", x)
-        x = x.mean(axis=(1, 2))
-        yield "avgpool", x
+    def stages(self, x, after=None):
+        if after is None:
+            yield "conv1", self.conv1(x)
+            x = conv_bn(self.conv1, self.bn1, x)
+            yield "bn1", x
+            x = relu(x)
+            yield "relu", x
+        for name in following(self.cuts, after):
+            if "." in name:
+                stage, block = name.split(".")
+                x = yield from self[stage][int(block)].stages(name, x)
+            else:
+                x = x.mean(axis=(1, 2)) if name == "avgpool" else self.maxpool(x)
+                yield name, x
         if "fc" in self:
             yield "fc", self.fc(x)
 

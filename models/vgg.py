@@ -3,7 +3,7 @@
 import mlx.nn as nn
 
 from .layers import Conv2d, MaxPool2d, ReLU, adaptive_avg_pool, flatten_chw
-from .network import Network
+from .network import Network, following
 
 WIDTHS = (64, 128, 256, 512, 512)  # of the five blocks
 
@@ -27,10 +27,14 @@ class VGG(Network):
         if num_classes:
             self.classifier.append(nn.Linear(4096, num_classes))
 
-    def stages(self, x):
-        for i, layer in enumerate(self.features):
-            x = layer(x)
-            yield f"features.{i}", x
+    @property
+    def cuts(self):
+        return [f"features.{i}" for i in range(len(self.features))]
+
+    def stages(self, x, after=None):
+        for name in following(self.cuts, after):
+            x = self.features[int(name.removeprefix("features."))](x)
+            yield name, x
         x = adaptive_avg_pool(x, 7)
         yield "avgpool", x
         x = flatten_chw(x)
