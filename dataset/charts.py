@@ -1,0 +1,119 @@
+"""Numbers as pictures, drawn with Pillow: curves, a confusion matrix, a strip of pictures with captions.
+
+Each returns a float32 image H x W x 3, 0..255, for dataset.images.write_image.
+"""
+
+import math
+
+import numpy as np
+
+COLOURS = ("#c0392b", "#2471a3", "#229954", "#b9770e")
+
+
+def font(size=13):
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+def sheet(width, height):
+    """A white (image, drawing)."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (width, height), "white")
+    return image, ImageDraw.Draw(image)
+
+
+def curves(panels, x, label):
+    """Panels side by side, each (title, {name: values}); values go with the numbers `x` and may be None in places.
+
+    label: what x is, under the axis.
+    """
+    width, height, left, top = 440, 300, 56, 44
+    image, draw = sheet(width * len(panels), height)
+    for number, (title, lines) in enumerate(panels):
+        origin = number * width
+        values = [v for line in lines.values() for v in line if v is not None and math.isfinite(v)]
+        ticks = nice_ticks(min(values, default=0.0), max(values, default=1.0))
+        low, high = ticks[0], ticks[-1]
+        right, bottom = origin + width - 16, height - 44
+        first, last = x[0], max(x[-1], x[0] + 1)
+
+        def place(a, b, origin=origin, right=right, bottom=bottom, low=low, high=high, first=first, last=last):
+            across = (a - first) / (last - first)
+            return (
+                origin + left + across * (right - origin - left),
+                bottom - (b - low) / (high - low) * (bottom - top),
+            )
+
+        draw.text((origin + left, 8), title, "black", font(15))
+        for tick in ticks:
+            y = place(first, tick)[1]
+            draw.line((origin + left, y, right, y), "#dddddd")
+            draw.text((origin + left - 6, y), f"{tick:g}", "#555555", font(11), anchor="rm")
+        for tick in dict.fromkeys((first, (first + last) // 2, last)):
+            draw.text((place(tick, low)[0], bottom + 6), f"{tick:g}", "#555555", font(11), anchor="mt")
+        draw.text(((origin + left + right) / 2, bottom + 22), label, "#555555", font(12), anchor="mt")
+        for (name, line), colour, row in zip(lines.items(), COLOURS, range(len(lines)), strict=False):
+            points = [place(a, b) for a, b in zip(x, line, strict=True) if b is not None and math.isfinite(b)]
+            if len(points) > 1:
+                draw.line(points, colour, 2, joint="curve")
+            for a, b in points if len(points) < 40 else points[-1:]:
+                draw.ellipse((a - 2, b - 2, a + 2, b + 2), colour)
+            draw.text((right - 110 * (len(lines) - row) + 20, 28), name, colour, font(12))
+    return np.asarray(image, np.float32)
+
+
+def nice_ticks(low, high):
+    """Some four round numbers that span low..high."""
+    span = (high - low) or 1.0
+    step = 10 ** math.floor(math.log10(span))
+    step *= next(factor for factor in (0.2, 0.25, 0.5, 1, 2, 2.5, 5) if span / (step * factor) <= 5)
+    start, count = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(step * i, 10) for i in range(start, max(count, start + 1) + 1)]
+
+
+def confusion(matrix, classes):
+    """Rows: what pictures are; columns: what they were taken for. matrix: counts (C, C). Darker: a larger share of
+    its row."""
+    count = len(classes)
+    cell = max(6, min(48, 720 // count))
+    names = [name if len(name) <= 22 else f"{name[:21]}…" for name in classes]
+    size = min(12, max(7, cell - 1))
+    margin = int(max(font(size).getlength(name) for name in names)) + 16
+    image, draw = sheet(margin + cell * count + 16, margin + cell * count + 34)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    top = 30
+    draw.text((8, 8), "rows: what it is; columns: what it was taken for", "black", font(12))
+    for row in range(count):
+        y = top + margin + row * cell
+        draw.text((margin - 6, y + cell / 2), names[row], "black", font(size), anchor="rm")
+        for column in range(count):
+            x = margin + column * cell
+            share = shares[row, column]
+            tint = (255 - np.array([205, 140, 75]) * share).astype(int)
+            draw.rectangle((x, y, x + cell - 2, y + cell - 2), tuple(int(v) for v in tint))
+            if cell >= 24 and matrix[row, column]:
+                ink = "white" if share > 0.55 else "black"
+                text = str(int(matrix[row, column]))
+                draw.text((x + cell / 2 - 1, y + cell / 2), text, ink, font(size), anchor="mm")
+    for column in range(count):
+        label, pen = sheet(margin - 6, size + 4)
+        pen.text((0, 0), names[column], "black", font(size))
+        image.paste(label.rotate(90, expand=True), (margin + column * cell + (cell - size) // 2, top + 4))
+    return np.asarray(image, np.float32)
+
+
+def strip(images, captions, columns=6):
+    """Images of one size in rows of `columns`, each over its caption."""
+    from PIL import Image
+
+    height, width = images[0].shape[:2]
+    rows = -(-len(images) // columns)
+    columns = min(columns, len(images))
+    image, draw = sheet(columns * (width + 4) + 4, rows * (height + 24) + 4)
+    for number, (picture, caption) in enumerate(zip(images, captions, strict=True)):
+        x, y = 4 + number % columns * (width + 4), 4 + number // columns * (height + 24)
+        image.paste(Image.fromarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8)), (x, y))
+        draw.text((x + 2, y + height + 3), caption, "black", font(13))
+    return np.asarray(image, np.float32)

@@ -1,0 +1,130 @@
+"""What the frozen part of a network makes of each picture: computed once, kept on disk, served in batches.
+
+With most of a network frozen and no augmentation but flips, every epoch would compute the same again.
+"""
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+
+from dataset.augment import Augmentation
+from dataset.loader import Loader, Plan
+from models.cli import UserError, progress, whole
+
+HALF_MAX = 65504.0  # float16's
+
+
+def compute_features(folder, network, size, views, file, *, batch_size=32, workers=None, quiet=False):
+    """Features of every picture of an ImageFolder: float16 (N, views, ...), mapped from `file`, where they stay.
+
+    network: images float32 (n, size, size, 3), RGB 0..255 -> features (n, ...). views: 1, the picture's centre; or 2,
+    its mirror image as well. Rows of pictures that cannot be read are NaN. A file that is there already is used: its
+    name has to tell what it was made of (see fingerprint()). UserError where the disk has no room.
+    """
+    file = Path(file)
+    if file.exists():
+        return np.load(file, mmap_mode="r")
+    numbered = dataclasses.replace(folder, labels=np.arange(len(folder), dtype=np.int32))  # labels tell which is which
+    with (
+        progress(len(folder), quiet, desc="features", unit="picture") as bar,
+        Loader(numbered, batch_size, size, workers=workers) as loader,
+        whole(file) as temporary,
+        open(temporary, "wb") as out,
+    ):
+        done, blank = 0, None
+        for images, indices in loader.epoch():
+            pair = [images, np.ascontiguousarray(images[:, :, ::-1])][:views]
+            rows = np.stack([clip(network(side)) for side in pair], axis=1)
+            if blank is None:
+                blank = np.full(rows.shape[1:], np.nan, np.float16)
+                write_header(out, (len(folder), *blank.shape), file)
+            for row, index in zip(rows, indices, strict=True):
+                while done < index:  # pictures that were skipped
+                    out.write(blank.tobytes())
+                    done += 1
+                out.write(row.tobytes())
+                done += 1
+            bar.update(len(indices))
+        for _ in range(done, len(folder)):
+            out.write(blank.tobytes())
+    return np.load(file, mmap_mode="r")
+
+
+def clip(features):
+    return np.clip(np.asarray(features, np.float32), -HALF_MAX, HALF_MAX).astype(np.float16)
+
+
+def write_header(out, shape, file):
+    """The start of a .npy file; UserError if the rest of it has no room on the disk."""
+    needed, free = 2 * int(np.prod(shape)), shutil.disk_usage(file.parent).free
+    if needed > free:
+        raise UserError(
+            f"{file.parent}: the features take {needed / 1e9:.1f} GB and there are {free / 1e9:.1f}: "
+            "make room, or train without --cache"
+        )
+    np.lib.format.write_array_header_1_0(out, {"descr": "<f2", "fortran_order": False, "shape": shape})
+
+
+def fingerprint(folder, arrays, *settings):
+    """A short name for features, of the pictures' paths, sizes and times, the weights {path: array} and settings."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for path in folder.paths:
+        stat = os.stat(path)
+        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    for path in sorted(arrays):
+        digest.update(path.encode())
+        digest.update(np.ascontiguousarray(arrays[path]))
+    return digest.hexdigest()[:20]
+
+
+class FeatureLoader:
+    """Serves features as dataset.Loader serves pictures: the same epochs, the same shares of the ranks.
+
+    features: (N, views, ...), from compute_features(). With an `augmentation` an epoch is a shuffle in full batches,
+    and its `flip` the probability of the mirror image; without, it is every picture once.
+    """
+
+    def __init__(self, folder, features, batch_size, augmentation=None, *, seed=0, rank=0, ranks=1):
+        first = features.reshape(len(features), -1)[:, 0]
+        self.rows = np.flatnonzero(~np.isnan(first))
+        if not len(self.rows):
+            raise UserError("no picture of the set can be read")
+        self.folder, self.features = folder, features
+        paths = tuple(folder.paths[i] for i in self.rows)
+        self.plan = Plan(paths, batch_size, 0, augmentation, seed, rank, ranks)
+        self.waited = 0.0
+
+    def __len__(self):
+        return self.plan.steps
+
+    def epoch(self, epoch=0, start=0):
+        """Yields (features, labels): float16 (N, ...) and int32 (N,), from batch `start` on."""
+        plan, order = self.plan, self.plan.order(epoch)
+        flip = plan.augmentation.flip if plan.augmentation else 0.0
+        for step in range(start, plan.steps):
+            began = time.perf_counter()
+            places = np.array(plan.rows(epoch, step))
+            rows = self.rows[order[places]]
+            draws = [np.random.default_rng((plan.seed, epoch, p * plan.ranks + plan.rank)).random() for p in places]
+            batch = self.features[rows, (np.array(draws) < flip).astype(int)]
+            self.waited += time.perf_counter() - began
+            yield batch, self.folder.labels[rows]
+
+    def close(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def flips_only(flip):
+    """The one augmentation that features can be kept under."""
+    return Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=flip)

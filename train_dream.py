@@ -1,0 +1,696 @@
+"""Teach a network the things in a folder of pictures, so that it dreams of them.
+
+    python train_dream.py dataset/slugs                     # dataset/slugs/<class>/*.jpg, at least two classes
+    python dream.py photo.jpg --weights models/weights/slugs_mlx.npz
+
+The classifier is replaced by one for the folder's classes; the first layers stay frozen, for edges and textures are the
+same everywhere. With --cache they are computed once a picture. What comes out is the epoch that did best on the
+pictures held out. runs/NAME/ holds the checkpoint that --resume goes on from, log.csv, curves.png, confusion.png, the
+command, and, with --preview PICTURE, a dream of every epoch side by side.
+
+On several machines: mlx.launch -n 2 python train_dream.py ... shares each batch among them.
+"""
+
+import argparse
+import contextlib
+import csv
+import math
+import shlex
+import shutil
+import signal
+import sys
+import time
+import zlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+import calc_cm
+import models  # before mlx: it puts a fast BLAS under it
+from dataset import Augmentation, ImageFolder, Loader, charts, read_folder
+from dataset.features import FeatureLoader, compute_features, fingerprint, flips_only
+from dataset.images import read_image, resize_image, write_image
+from dataset.workers import Workers, cores
+from dream import deepdream, number, parse_targets, whole_number
+from models import checkpoint, cli, training, weights
+from models.cli import Parser, UsageError, UserError, note, progress, whole
+from models.network import Network
+
+AUX_WEIGHT = 0.3  # of each auxiliary classifier's loss: Szegedy et al., Going Deeper with Convolutions, 2014, section 5
+RATES = {"sgd": 0.01, "adam": 0.0003, "adamw": 0.0003}
+HEAD_RATE = 5  # times the rate: new parameters have further to go
+COLOUR_SAMPLE = 1000  # pictures whose colours are measured
+PREVIEW_SIZE = 320  # pixels, longer side
+
+
+def parse_arguments(arguments=None):
+    parser = Parser(prog="train_dream.py", description="Fine-tune a network on your pictures, to dream of them.")
+    parser.add_argument("folder", metavar="FOLDER", help="pictures in FOLDER/<class>/, or in its train/ and val/")
+    parser.add_argument("-o", "--output", type=Path, metavar="NAME_mlx.npz", help="weights file to write (default: "
+                        "models/weights/FOLDER_mlx.npz); its name also names runs/NAME/")  # fmt: skip
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run; same options otherwise")
+    parser.add_argument("--eval", action="store_true", help="train nothing: how good are --weights on FOLDER?")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    base = parser.add_argument_group("network")
+    base.add_argument("--base", choices=models.REGISTRY, metavar="NAME", help="network to start from (default: what "
+                      "--weights holds, else googlenet); see dream.py --list-models")  # fmt: skip
+    base.add_argument("--weights", type=Path, metavar="FILE", help="its weights (default: as dream.py finds them)")
+    base.add_argument("--from-scratch", action="store_true", help="start from random weights, and train all of it")
+    base.add_argument("--freeze-to", metavar="LAYER", help="frozen: the layers up to this one, inclusive; none: no "
+                      "layer (default: inception3b for googlenet, about a third of the others)")  # fmt: skip
+    base.add_argument("--train", nargs="+", metavar="LAYER", help="train these layers only, such as inception4c "
+                      "inception5b fc")  # fmt: skip
+    base.add_argument("--aux", choices=("train", "strip"), help="auxiliary classifiers: each adds 0.3 of its loss, or "
+                      "is left out (default: train where the base has them, and from scratch)")  # fmt: skip
+
+    learn = parser.add_argument_group("learning")
+    learn.add_argument("--epochs", type=whole_number(1), default=10, metavar="N", help="times through the pictures")
+    learn.add_argument("--batch-size", type=whole_number(1), default=32, metavar="N", help="pictures a step")
+    learn.add_argument("--optimizer", choices=RATES, default="sgd", help="sgd, adam or adamw")
+    learn.add_argument("--lr", type=number(above=0), metavar="X", help="learning rate (default: 0.01 for sgd, 0.0003 "
+                       "for adam and adamw)")  # fmt: skip
+    learn.add_argument("--head-lr", type=number(above=0), metavar="X", help="learning rate of what the base did not "
+                       "have, the classifier above all (default: 5 times --lr)")  # fmt: skip
+    learn.add_argument("--momentum", type=from_zero, default=0.9, metavar="X", help="of sgd")
+    learn.add_argument("--weight-decay", type=from_zero, default=0.0001, metavar="X", help="pull towards 0")
+    learn.add_argument("--schedule", choices=("cosine", "step", "constant"), default="cosine", help="cosine: down to "
+                       "0; step: a tenth after each third of the run")  # fmt: skip
+    learn.add_argument("--warmup", type=from_zero, default=0.5, metavar="X", help="epochs in which the rate "
+                       "rises from 0")  # fmt: skip
+    learn.add_argument("--clip", type=number(above=0), default=5.0, metavar="X", help="longest gradient, its L2 norm")
+    learn.add_argument("--label-smoothing", type=from_zero, default=0.0, metavar="X", help="0..1, the share of "
+                       "the target that goes to all classes alike")  # fmt: skip
+    learn.add_argument("--balance", action="store_true", help="rare classes count as much as common ones")
+    learn.add_argument("--seed", type=whole_number(0), metavar="N", help="of everything random (default: 0)")
+
+    data = parser.add_argument_group("pictures")
+    data.add_argument("--image-size", type=whole_number(32), metavar="N", help="side of the squares that the network "
+                      "sees, pixels (default: 224)")  # fmt: skip
+    data.add_argument("--val", type=from_zero, metavar="X", help="share of each class that is held out, 0..1, "
+                      "where FOLDER has no val/ (default: 0.1)")  # fmt: skip
+    data.add_argument("--augment", nargs="+", metavar="NAME=X", help="crop: least share of the picture's area; flip: "
+                      "probability; rotation: degrees; colour: 0..1; or none (default: crop=0.25 flip=0.5 colour=0.1; "
+                      "with --cache flip=0.5)")  # fmt: skip
+    data.add_argument("--cache", action="store_true", help="compute the frozen layers once for each picture and its "
+                      "mirror image, and keep that in runs/cache/")  # fmt: skip
+    data.add_argument("--workers", type=whole_number(1), metavar="N", help="processes that read pictures (default: "
+                      "one a core, less one)")  # fmt: skip
+
+    look = parser.add_argument_group("preview")
+    look.add_argument("--preview", type=Path, metavar="PICTURE", help="dream on it after every epoch")
+    look.add_argument("--preview-layers", nargs="+", metavar="TARGET", help="what to enhance, as dream.py --layers")
+    args = parser.parse_args(arguments)
+    check(args)
+    return args
+
+
+def from_zero(text):
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError
+    return value
+
+
+def check(args):
+    """Usage errors that argparse does not know of, and the defaults that depend on other options."""
+    if args.eval and not args.weights:
+        raise UsageError("--eval needs the network: --weights FILE")
+    if args.from_scratch and (args.weights or args.train or args.freeze_to not in (None, "none")):
+        raise UsageError("--from-scratch trains the whole network: leave out --weights, --train and --freeze-to")
+    if args.train and args.freeze_to:
+        raise UsageError("--train and --freeze-to exclude each other")
+    if args.label_smoothing >= 1 or args.momentum >= 1 or (args.val or 0) >= 1:
+        raise UsageError("--label-smoothing, --momentum and --val must be below 1")
+    if args.output and args.output.suffix != ".npz":
+        raise UsageError(f"--output {args.output}: its name must end in .npz")
+    args.name = (args.output or Path(Path(args.folder).resolve().name)).name.removesuffix(".npz").removesuffix("_mlx")
+    if not args.output:
+        if args.name in models.REGISTRY:  # it would take the place of the published weights
+            raise UsageError(f"name the weights file with -o: {args.name}_mlx.npz is that of a published network")
+        args.output = models.WEIGHTS / f"{args.name}_mlx.npz"
+    if args.weights and args.output.exists() and args.output.samefile(args.weights) and not args.eval:
+        raise UsageError(f"{args.output} is the base itself: name another file with -o")
+    args.run = Path("runs") / args.name
+    args.augmentation = parse_augmentation(args)
+    if args.eval:
+        return  # what was used in training is used here as well, unless something else is asked for
+    defaults = {"seed": 0, "image_size": 224, "val": 0.1, "lr": RATES[args.optimizer]}
+    for key, value in defaults.items():
+        if getattr(args, key) is None:
+            setattr(args, key, value)
+    args.head_lr = args.head_lr or HEAD_RATE * args.lr
+
+
+def parse_augmentation(args):
+    given = args.augment or (["flip=0.5"] if args.cache else ["crop=0.25", "flip=0.5", "colour=0.1"])
+    values = {"crop": 1.0, "flip": 0.0, "rotation": 0.0, "colour": 0.0}
+    for text in given if given != ["none"] else []:
+        name, _, value = text.partition("=")
+        try:
+            values[name] = {name: float(value) for name in [name] if name in values}[name]
+        except (KeyError, ValueError):
+            raise UsageError(f"--augment {text}: write NAME=NUMBER, NAME one of {', '.join(values)}") from None
+    if not 0 < values["crop"] <= 1 or not 0 <= values["flip"] <= 1 or not 0 <= values["colour"] <= 1:
+        raise UsageError("--augment: crop, flip and colour are between 0 and 1")
+    if args.cache:
+        if values != {"crop": 1.0, "flip": values["flip"], "rotation": 0.0, "colour": 0.0}:
+            raise UsageError("--cache goes with no augmentation but flip: every other makes each picture new each time")
+        return flips_only(values["flip"])
+    crop = values.pop("crop")
+    return Augmentation((crop, 1.0), **values)
+
+
+# --- The story of a run ---
+
+
+@dataclass
+class State:
+    """Where a run is: with the weights and the optimizers' momenta, all it takes to go on."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # batches done in the epoch at hand, and what they came to:
+    loss: float = 0.0
+    correct: float = 0.0
+    seen: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+    history: list = field(default_factory=list)  # a row of log.csv for each epoch
+    best: int = 0  # the epoch that is exported
+
+
+@dataclass
+class Run:
+    """What the functions below work on."""
+
+    args: argparse.Namespace
+    net: Network
+    frozen: list  # modules
+    cut: str | None  # the layer that the frozen part ends with
+    optimizers: list  # (optimizer, learning rate, parameter paths)
+    group: mx.distributed.Group
+    settings: dict  # that a resumed run must have, too
+    state: State = field(default_factory=State)
+
+    @property
+    def first(self):
+        """Whether this is the one process that writes and speaks."""
+        return self.group.rank() == 0
+
+
+def main(arguments=None):
+    args = parse_arguments(arguments)
+    if args.eval:
+        return evaluate_file(args)
+    train_set, val_set = read_folder(args.folder, args.val, args.seed)
+    run = prepare(args, train_set, val_set)
+    with contextlib.ExitStack() as stack:
+        train_loader = stack.enter_context(loader(run, train_set, args.augmentation))
+        val_loader = stack.enter_context(loader(run, val_set)) if len(val_set) else None
+        step = training_step(run, class_weights(args, train_set))
+        interrupt = stack.enter_context(Interrupt())
+        try:
+            if run.state == State():
+                preview(run)
+            while run.state.epoch < args.epochs:
+                train_epoch(run, train_loader, step, interrupt)
+                finish_epoch(run, evaluate(run.net, val_loader, run.cut, run.group) if val_loader else None)
+        except (KeyboardInterrupt, SystemExit):
+            save(run)
+            where = f"epoch {run.state.epoch + 1}, batch {run.state.step + 1}"
+            note(f"the same command with --resume goes on from {where}", not run.first)
+            raise
+    if run.first:
+        print(args.output)
+    return 0
+
+
+def prepare(args, train_set, val_set):
+    """The network with a classifier for these classes, frozen where it is not to learn, and its optimizers."""
+    classes = list(train_set.classes)
+    if len(classes) < 2:
+        raise UserError(f"{args.folder}: one class teaches nothing, for there is nothing to tell it from: put other "
+                        f"pictures in a second folder beside {classes[0]}/")  # fmt: skip
+    group = mx.distributed.init()
+    if args.batch_size % group.size():
+        raise UsageError(f"--batch-size {args.batch_size} cannot be shared by {group.size()} processes")
+    quiet = group.rank() > 0
+
+    net, new = starting_network(args, classes, quiet)
+    if not net.fits(args.image_size, args.image_size, ["logits"]):
+        raise UsageError(f"--image-size {args.image_size}: too small for {net.metadata['model']}")
+    if args.preview:
+        read_image(args.preview)
+        parse_targets(net, args.preview_layers)
+    net.metadata |= colours(args, train_set)
+    learned = training.learned_paths(net, frozen_to(args, net), args.train)
+    frozen = training.freeze(net, learned)
+    cut = training.cut_of(net, learned)
+    training.share_batches(net, group)
+    if args.cache and not cut:
+        raise UsageError("--cache keeps what the frozen layers compute, and nothing is frozen")
+
+    settings = settings_of(args, net, train_set) | {"processes": group.size()}
+    run = Run(args, net, frozen, cut, make_optimizers(args, net, new), group, settings)
+    begin(run)
+    million = sum(array.size for _, array in tree_flatten(net.trainable_parameters())) / 1e6
+    note(f"{len(train_set)} pictures of {len(classes)} classes, {len(val_set)} held out; {million:.2f} million "
+         f"parameters learn, {f'all after {cut}' if cut else 'the whole network'}", quiet)  # fmt: skip
+    return run
+
+
+def starting_network(args, classes, quiet):
+    """(network, paths of its new parameters): from the base's weights, or from random ones."""
+    if args.from_scratch:
+        model, arrays, metadata, has_aux = args.base or "googlenet", {}, {"classes": None}, True
+    else:
+        path = args.weights or models.find(args.base or "googlenet")
+        if path == models.STARTER:
+            note(models.STARTER_NOTE, quiet)
+        arrays, metadata = weights.read(path)
+        model, has_aux = metadata["model"], metadata["aux"]
+        if args.base not in (None, model):
+            raise UserError(f"{path}: these are weights of {model}, not of {args.base}")
+        metadata |= {"source": path.name, "source_sha256": weights.sha256(path)}
+    entry = models.entry(model)
+    if args.aux == "train" and not entry.aux:
+        raise UsageError(f"--aux train: {model} has no auxiliary classifiers")
+    aux = entry.aux and (args.aux == "train" or (has_aux and args.aux is None))
+    net = training.new_network(model, len(classes), aux, args.seed)
+    known = metadata["classes"] == classes  # then the classifier is worth keeping
+    net.metadata = {**weights.statistics_of(entry), **metadata, "model": model, "num_classes": len(classes)}
+    net.metadata |= {"classes": classes, "aux": aux}
+    return net, training.transfer(net, arrays, known)
+
+
+def colours(args, train_set):
+    """Metadata on the colours of the set; from scratch, they are also what the network normalises with."""
+    paths = train_set.paths[:: -(-len(train_set) // COLOUR_SAMPLE)]
+    with Workers("calc_cm:reader", None, args.workers or min(8, cores())) as workers:
+        answers = workers.map((path, 1, 0) for path in paths)
+        found = calc_cm.combine(moments for problem, moments, _ in answers if not problem)
+    mean, std = [(255 * values).round(3).tolist() for values in (found.mean, found.std)]
+    own = {"color_matrix": found.matrix.tolist(), "set_mean": mean, "set_std": std}
+    return own | ({"mean": mean, "std": [max(s, 1.0) for s in std]} if args.from_scratch else {})
+
+
+def frozen_to(args, net):
+    if args.from_scratch or args.train or args.freeze_to == "none":
+        return None
+    return args.freeze_to or training.FREEZE_TO[net.metadata["model"]]
+
+
+def loader(run, folder, augmentation=None):
+    """Batches of a folder: of pictures, or with --cache of what the frozen layers make of them."""
+    args, group = run.args, run.group
+    share = {"seed": args.seed, "rank": group.rank(), "ranks": group.size()}
+    batch = args.batch_size // group.size()
+    if not args.cache:
+        report = note if run.first else lambda line: None
+        return Loader(folder, batch, args.image_size, augmentation, workers=args.workers, report=report, **share)
+    arrays = {path: np.array(array) for path, array in tree_flatten(run.net.parameters())}
+    frozen = set(arrays) - {path for path, _ in tree_flatten(run.net.trainable_parameters())}
+    before = run.net.layers[: run.net.layers.index(run.cut) + 1]
+    arrays = {path: arrays[path] for path in frozen if any(training.below(path, layer) for layer in before)}
+    views = 2 if augmentation and augmentation.flip else 1
+    meta = [run.net.metadata[key] for key in ("model", "mean", "std", "channel_order")]
+    name = fingerprint(folder, arrays, run.cut, args.image_size, views, meta)
+    own = "" if run.first else f"-{group.rank()}"  # ranks on one machine would write the same file
+    features = compute_features(
+        folder,
+        lambda images: np.array(trunk(run.net, images, run.cut)),
+        args.image_size,
+        views,
+        Path("runs/cache") / f"{name}{own}.npy",
+        workers=args.workers,
+        quiet=args.quiet or not run.first,
+    )
+    return FeatureLoader(folder, features, batch, augmentation, **share)
+
+
+def trunk(net, images, cut):
+    """What the frozen part makes of images N x H x W x 3, RGB 0..255: the activation of the layer `cut`."""
+    return net.activations(mx.array(images), [cut])[cut] if cut else net.normalise(images)
+
+
+def inputs(net, batch, cut):
+    """What the part that learns takes, from a batch of pictures or of features."""
+    return mx.array(batch).astype(mx.float32) if batch.dtype == np.float16 else trunk(net, batch, cut)
+
+
+# --- Learning ---
+
+
+def make_optimizers(args, net, new):
+    """Two: one for what came with the base, one for what is new and learns faster."""
+    kinds = {
+        "sgd": lambda rate: optim.SGD(rate, momentum=args.momentum),
+        "adam": lambda rate: optim.Adam(rate, bias_correction=True),
+        "adamw": lambda rate: optim.AdamW(rate, weight_decay=args.weight_decay, bias_correction=True),
+    }
+    parameters = dict(tree_flatten(net.trainable_parameters()))
+    fresh = set() if args.from_scratch else set(new)
+    optimizers = []
+    for rate, paths in (
+        (args.lr, [path for path in parameters if path not in fresh]),
+        (args.head_lr, [path for path in parameters if path in fresh]),
+    ):
+        optimizer = kinds[args.optimizer](rate)
+        optimizer.init({path: parameters[path] for path in paths})
+        optimizers.append((optimizer, rate, paths))
+    return optimizers
+
+
+def training_step(run, class_weight):
+    """A function (inputs of the layers that learn, labels) -> (loss, correct), which moves the weights by one step.
+
+    Where there is a GPU it is compiled; on a CPU that would need a C++ compiler, and gains nothing.
+    """
+    args, net, cut = run.args, run.net, run.cut
+
+    def cross_entropy(logits, labels):
+        losses = nn.losses.cross_entropy(logits, labels, label_smoothing=args.label_smoothing)
+        return (losses * class_weight[labels]).mean()
+
+    def loss(parameters, x, labels):
+        net.update(tree_unflatten(list(parameters.items())))
+        total = 0
+        for name, activation in net.stages(x, after=cut):
+            if name in net.auxiliary:
+                total = total + AUX_WEIGHT * cross_entropy(activation, labels)
+        return total + cross_entropy(activation, labels), activation
+
+    def step(x, labels):
+        parameters = dict(tree_flatten(net.trainable_parameters()))
+        (value, logits), gradients = mx.value_and_grad(loss)(parameters, x, labels)
+        gradients, _ = optim.clip_grad_norm(nn.average_gradients(gradients, run.group), args.clip)
+        if args.optimizer != "adamw":  # which has a way of its own
+            gradients = {path: g + args.weight_decay * parameters[path] for path, g in gradients.items()}
+        for optimizer, _, paths in run.optimizers:
+            own = {path: parameters[path] for path in paths}
+            parameters |= optimizer.apply_gradients({path: gradients[path] for path in paths}, own)
+        net.update(tree_unflatten(list(parameters.items())))
+        return value, (logits.argmax(axis=-1) == labels).sum()
+
+    state = [net.state, [optimizer.state for optimizer, _, _ in run.optimizers], mx.random.state]
+    compiled = mx.default_device() == mx.Device(mx.gpu)
+    function = mx.compile(step, inputs=state, outputs=state) if compiled else step
+
+    def evaluated(x, labels):
+        results = function(x, labels)
+        mx.eval(results, state)
+        return results
+
+    return evaluated
+
+
+def class_weights(args, train_set):
+    """Of each class in the loss; 1 on average over the pictures. --balance: the rarer, the more."""
+    counts = np.maximum(train_set.counts, 1)
+    balanced = len(train_set) / (len(counts) * counts)
+    return mx.array(balanced if args.balance else np.ones(len(counts)), mx.float32)
+
+
+def rate_factor(args, step, steps):
+    """What the learning rates are multiplied with at a step, the run having `steps` an epoch."""
+    warmup, total = args.warmup * steps, args.epochs * steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(total - warmup, 1)
+    if args.schedule == "cosine":
+        return (1 + math.cos(math.pi * done)) / 2
+    return 0.1 ** int(3 * done) if args.schedule == "step" else 1.0
+
+
+def train_epoch(run, batches, step, interrupt):
+    """The rest of the epoch that the run is in."""
+    args, net, state, group = run.args, run.net, run.state, run.group
+    steps = len(batches)
+    training.training_mode(net, run.frozen)
+    with progress(steps, args.quiet or not run.first, desc=f"epoch {state.epoch + 1}/{args.epochs}", unit="batch",
+                  initial=state.step) as bar:  # fmt: skip
+        began, waited = time.perf_counter(), batches.waited
+        for batch, labels in batches.epoch(state.epoch, state.step) if state.step < steps else ():
+            position = state.epoch * steps + state.step
+            mx.random.seed(zlib.crc32(f"{args.seed} {position}".encode()))  # dropout's, the same after --resume
+            for optimizer, rate, _ in run.optimizers:
+                optimizer.learning_rate = rate * rate_factor(args, position, steps)
+            loss, correct = step(inputs(net, batch, run.cut), mx.array(labels))
+
+            sums = mx.array([loss.item() * len(labels), correct.item(), len(labels), interrupt.signal])
+            total, correct, seen, stop = mx.distributed.all_sum(sums, group=group).tolist()
+            if not math.isfinite(total):
+                raise UserError(f"the loss is no longer a number (epoch {state.epoch + 1}, batch {state.step + 1}): "
+                                f"try a lower --lr (it is {args.lr:g}) or a longer --warmup; "
+                                "nothing of this epoch was saved")  # fmt: skip
+            state.loss, state.correct, state.seen = state.loss + total, state.correct + correct, state.seen + seen
+            state.step += 1
+            now = time.perf_counter()
+            state.seconds, state.waited = state.seconds + now - began, state.waited + batches.waited - waited
+            began, waited = now, batches.waited
+            bar.set_postfix_str(f"loss {state.loss / state.seen:.3f}, waited {state.waited:.1f} s", refresh=False)
+            bar.update()
+            if stop:
+                interrupt.end()
+
+
+class Interrupt:
+    """While it is entered, Ctrl-C and SIGTERM wait for the end of a step; a second one does not."""
+
+    signal = 0
+
+    def __enter__(self):
+        self.before = {sort: signal.signal(sort, self.note) for sort in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_):
+        for sort, handler in self.before.items():
+            signal.signal(sort, handler)
+
+    def note(self, sort, frame):
+        self.signal = sort
+        self.__exit__()
+
+    def end(self):
+        raise SystemExit(128 + signal.SIGTERM) if self.signal == signal.SIGTERM else KeyboardInterrupt
+
+
+# --- How good it is ---
+
+
+@dataclass
+class Scores:
+    """Of a network on some pictures."""
+
+    loss: float
+    confusion: np.ndarray  # (classes, classes) counts; rows: what they are, columns: what they were taken for
+    top5: float  # share, 0..1
+
+    @property
+    def top1(self):
+        return float(self.confusion.trace() / max(self.confusion.sum(), 1))
+
+
+def evaluate(net, batches, cut, group):
+    """Scores over all batches of all ranks."""
+    net.eval()
+    count = net.num_classes
+    sums, confusion = np.zeros(2), np.zeros((count, count))
+    for batch, labels in batches.epoch():
+        *_, (_, logits) = net.stages(inputs(net, batch, cut), after=cut)
+        targets = mx.array(labels)
+        own = mx.take_along_axis(logits, targets[:, None], axis=-1)
+        loss = nn.losses.cross_entropy(logits, targets).sum()
+        top5 = ((logits > own).sum(axis=-1) < 5).sum()
+        guesses = np.array(logits.argmax(axis=-1))
+        np.add.at(confusion, (labels, guesses), 1)
+        sums += [loss.item(), top5.item()]
+    flat = mx.array(np.concatenate([sums, confusion.ravel()]), mx.float32)
+    flat = np.array(mx.distributed.all_sum(flat, group=group), np.float64)
+    confusion = flat[2:].reshape(count, count)
+    seen = max(confusion.sum(), 1)
+    return Scores(flat[0] / seen, confusion, flat[1] / seen)
+
+
+def evaluate_file(args):
+    """--eval: a table of how good a weights file is on a folder; on what was held out, if it was trained on it."""
+    net = models.load(args.base, args.weights)
+    then = net.metadata.get("training", {})
+    size = args.image_size or then.get("image_size", 224)
+    seed = then.get("seed", 0) if args.seed is None else args.seed
+    train_set, val_set = read_folder(args.folder, then.get("val", 0.1) if args.val is None else args.val, seed)
+    pictures = val_set if len(val_set) else train_set
+    if net.classes is None:
+        raise UserError(f"{args.weights}: it does not say what its classes are")
+    unknown = [name for name in pictures.classes if name not in net.classes]
+    if unknown:
+        raise UserError(f"{args.folder}: {args.weights.name} does not know the class {unknown[0]}")
+    place = np.array([net.classes.index(name) for name in pictures.classes], np.int32)
+    pictures = ImageFolder(tuple(net.classes), pictures.paths, place[pictures.labels])
+    with Loader(pictures, args.batch_size, size, workers=args.workers) as batches:
+        scores = evaluate(net, batches, None, mx.distributed.init())
+    print_scores(scores, net.classes)
+    write_image(args.run / "confusion.png", charts.confusion(scores.confusion, net.classes))
+    print(args.run / "confusion.png")
+    return 0
+
+
+def print_scores(scores, classes):
+    total = int(scores.confusion.sum())
+    print(f"{total} pictures: top-1 {scores.top1:.1%}, top-5 {scores.top5:.1%}, loss {scores.loss:.3f}\n")
+    width = max(len(name) for name in classes) + 2
+    print(f"{'class':{width}}pictures   right  most often taken for")
+    for place, name in enumerate(classes):
+        row = scores.confusion[place].astype(int)
+        if not row.sum():
+            continue
+        wrong = row.copy()
+        wrong[place] = 0
+        other = f"  {classes[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""
+        print(f"{name:{width}}{row.sum():8}{row[place] / row.sum():8.1%}{other}")
+
+
+# --- What stays ---
+
+
+def begin(run):
+    """Take up the run that --resume means, or make its folder for a new one."""
+    args, file = run.args, run.args.run / "checkpoint.npz"
+    optimizers = [optimizer for optimizer, _, _ in run.optimizers]
+    if run.first and args.resume:
+        stored = checkpoint.read_state(file)
+        differing = [key for key, value in run.settings.items() if stored["settings"].get(key) != value]
+        if differing:
+            key = differing[0]
+            raise UsageError(f"--resume: the run was begun with another {key.replace('_', ' ')}: "
+                             f"{stored['settings'].get(key)}, not {run.settings[key]}")  # fmt: skip
+        checkpoint.restore(file, run.net, optimizers)
+        run.state = State(**stored["state"])
+    elif run.first:
+        if file.exists() and (epoch := checkpoint.read_state(file)["state"]["epoch"]) < args.epochs:
+            raise UserError(f"{args.run}: an unfinished run is there, in epoch {epoch + 1}: go on with --resume, or "
+                            f"remove it (rm -r {args.run}), or name another with -o")  # fmt: skip
+        shutil.rmtree(args.run, ignore_errors=True)
+        with whole(args.run / "command") as temporary:
+            temporary.write_text(shlex.join(["python", *sys.argv]) + "\n")
+    if args.resume:  # the other machines need no copy of the file
+        checkpoint.broadcast(run.net, optimizers, run.group)
+        numbers = [run.state.epoch, run.state.step] if run.first else [0, 0]
+        run.state.epoch, run.state.step = mx.distributed.all_sum(mx.array(numbers), group=run.group).tolist()
+
+
+def settings_of(args, net, train_set):
+    """What decides about the weights of a run."""
+    names = ("epochs", "batch_size", "optimizer", "lr", "head_lr", "momentum", "weight_decay", "schedule", "warmup")
+    names += ("clip", "label_smoothing", "balance", "seed", "image_size", "val", "cache", "freeze_to", "train")
+    settings = {name: getattr(args, name) for name in names}
+    settings |= {"model": net.metadata["model"], "aux": net.metadata["aux"], "base": net.metadata.get("source_sha256")}
+    pictures = "".join(f"{path} {label}" for path, label in zip(train_set.paths, train_set.labels, strict=True))
+    settings |= {"augmentation": repr(args.augmentation), "pictures": zlib.crc32(pictures.encode())}
+    return settings
+
+
+def finish_epoch(run, scores):
+    """Write down how the epoch went; export the network if it was the best so far."""
+    state, args = run.state, run.args
+    row = {
+        "epoch": state.epoch + 1,
+        "train_loss": state.loss / state.seen,
+        "train_top1": state.correct / state.seen,
+        "val_loss": scores.loss if scores else None,
+        "val_top1": scores.top1 if scores else None,
+        "val_top5": scores.top5 if scores else None,
+        "learning_rate": run.optimizers[0][0].learning_rate.item(),
+        "images_per_second": state.seen / state.seconds,
+        "seconds": state.seconds,
+        "waited": state.waited,
+    }
+    best = max(state.history, key=goodness, default=row)
+    run.state = State(state.epoch + 1, history=[*state.history, row], best=state.best)
+    if goodness(row) >= goodness(best):
+        run.state.best = row["epoch"]
+    if not run.first:
+        return
+    held_out = f"  held out: loss {scores.loss:.3f}, top-1 {scores.top1:.1%}, top-5 {scores.top5:.1%}" if scores else ""
+    print(f"epoch {row['epoch']}/{args.epochs}: loss {row['train_loss']:.3f}, top-1 {row['train_top1']:.1%}{held_out}  "
+          f"{row['images_per_second']:.1f} pictures/s, waited {state.waited:.1f} s", flush=True)  # fmt: skip
+    if run.state.best == row["epoch"]:
+        export(run, row)
+        if scores:
+            picture = charts.confusion(scores.confusion, run.net.classes)
+            write_image(args.run / "confusion.png", picture)
+    preview(run)
+    write_log(run)
+    save(run)
+    if row["epoch"] == args.epochs and scores:
+        print_scores(scores, run.net.classes)
+
+
+def goodness(row):
+    """By which the best epoch is chosen: accuracy on the held out, then their loss; the last where none are."""
+    return (row["val_top1"], -row["val_loss"]) if row["val_top1"] is not None else (row["epoch"],)
+
+
+def export(run, row):
+    """The weights file for dream.py."""
+    args, net = run.args, run.net
+    source = net.metadata.get("source")
+    summary = {key: value for key, value in row.items() if key not in ("seconds", "waited")}
+    origin = f"{f'fine-tuned from {source}' if source else 'trained from scratch'} on {Path(args.folder).name}"
+    if net.metadata.get("origin"):
+        origin += f"; the former: {net.metadata['origin']}"
+    metadata = {**net.metadata, "origin": origin, "training": {**run.settings, **summary}}
+    # frozen weights keep every bit
+    dtype = "float16" if net.metadata.get("dtype", "float16") == "float16" else "float32"
+    weights.write(args.output, {p: np.array(a) for p, a in tree_flatten(net.parameters())}, metadata, dtype)
+
+
+def save(run):
+    if run.first:
+        state = {"settings": run.settings, "state": asdict(run.state)}
+        optimizers = [optimizer for optimizer, _, _ in run.optimizers]
+        checkpoint.write(run.args.run / "checkpoint.npz", run.net, optimizers, state)
+
+
+def write_log(run):
+    history = run.state.history
+    with whole(run.args.run / "log.csv") as temporary, open(temporary, "w", newline="") as file:
+        table = csv.DictWriter(file, history[0])
+        table.writeheader()
+        table.writerows(history)
+    column = {key: [row[key] for row in history] for key in history[0]}
+    panels = [
+        ("loss", {"training": column["train_loss"], "held out": column["val_loss"]}),
+        ("top-1 accuracy", {"training": column["train_top1"], "held out": column["val_top1"]}),
+        ("learning rate", {"": column["learning_rate"]}),
+    ]
+    write_image(run.args.run / "curves.png", charts.curves(panels, column["epoch"], "epoch"))
+
+
+def preview(run):
+    """Dream on the --preview picture, and put all dreams of the run side by side."""
+    args, folder = run.args, run.args.run / "preview"
+    if not (args.preview and run.first):
+        return
+    image = read_image(args.preview)
+    scale = min(1.0, PREVIEW_SIZE / max(image.shape[:2]))
+    image = resize_image(image, [max(1, round(side * scale)) for side in image.shape[:2]])
+    run.net.eval()
+    with progress(None, args.quiet, desc="preview", unit="step", leave=False) as bar:
+        dream = deepdream(run.net, image, args.preview_layers, seed=args.seed, callback=bar.update)
+    write_image(folder / f"epoch-{run.state.epoch:03}.png", dream)
+    epochs = range(run.state.epoch + 1)
+    shown = sorted({round(i) for i in np.linspace(0, run.state.epoch, min(len(epochs), 12))})
+    files = {epoch: folder / f"epoch-{epoch:03}.png" for epoch in shown}
+    files = {epoch: file for epoch, file in files.items() if file.exists()}
+    captions = [f"epoch {epoch}" if epoch else "before" for epoch in files]
+    write_image(args.run / "preview.png", charts.strip([read_image(file) for file in files.values()], captions))
+
+
+if __name__ == "__main__":
+    cli.run(main)
