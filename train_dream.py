@@ -388,7 +388,8 @@ def training_step(run, class_weight):
     def step(x, labels):
         parameters = dict(tree_flatten(net.trainable_parameters()))
         (value, logits), gradients = mx.value_and_grad(loss)(parameters, x, labels)
-        gradients, _ = optim.clip_grad_norm(nn.average_gradients(gradients, run.group), args.clip)
+        gradients = dict(tree_flatten(nn.average_gradients(gradients, run.group)))
+        gradients, _ = optim.clip_grad_norm(gradients, args.clip)
         if args.optimizer != "adamw":  # which has a way of its own
             gradients = {path: g + args.weight_decay * parameters[path] for path, g in gradients.items()}
         for optimizer, _, paths in run.optimizers:
@@ -444,10 +445,7 @@ def train_epoch(run, batches, step, interrupt):
 
             sums = mx.array([loss.item() * len(labels), correct.item(), len(labels), interrupt.signal])
             total, correct, seen, stop = mx.distributed.all_sum(sums, group=group).tolist()
-            if not math.isfinite(total):
-                raise UserError(f"the loss is no longer a number (epoch {state.epoch + 1}, batch {state.step + 1}): "
-                                f"try a lower --lr (it is {args.lr:g}) or a longer --warmup; "
-                                "nothing of this epoch was saved")  # fmt: skip
+            check_finite(run, total)
             state.loss, state.correct, state.seen = state.loss + total, state.correct + correct, state.seen + seen
             state.step += 1
             now = time.perf_counter()
@@ -457,6 +455,12 @@ def train_epoch(run, batches, step, interrupt):
             bar.update()
             if stop:
                 interrupt.end()
+
+
+def check_finite(run, loss):
+    if not math.isfinite(loss):
+        raise UserError(f"the loss is no longer a number (epoch {run.state.epoch + 1}): try a lower --lr (it is "
+                        f"{run.args.lr:g}) or a longer --warmup; nothing of this epoch was saved")  # fmt: skip
 
 
 class Interrupt:
@@ -598,6 +602,8 @@ def settings_of(args, net, train_set):
 def finish_epoch(run, scores):
     """Write down how the epoch went; export the network if it was the best so far."""
     state, args = run.state, run.args
+    if scores:
+        check_finite(run, scores.loss)
     row = {
         "epoch": state.epoch + 1,
         "train_loss": state.loss / state.seen,

@@ -66,7 +66,7 @@ def curves(panels, x, label):
 
 def nice_ticks(low, high):
     """Some four round numbers that span low..high."""
-    span = (high - low) or 1.0
+    span = max(high - low, 1e-6 * max(abs(low), abs(high))) or 1.0
     step = 10 ** math.floor(math.log10(span))
     step *= next(factor for factor in (0.2, 0.25, 0.5, 1, 2, 2.5, 5) if span / (step * factor) <= 5)
     start, count = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -1,0 +1,260 @@
+"""train_dream.py: what learns and what does not, gradients, interrupted runs, two processes, sets that are odd or broken.
+
+The base is the bundled starter network, on pictures of stripes, 32 pixels wide.
+"""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from seeded import REFERENCES, digest, draw, weights
+
+import models
+import train_dream
+from dataset import charts
+from dataset.features import FeatureLoader, compute_features
+from dataset.folder import read_folder
+from dataset.images import read_image, write_image
+from dream import deepdream
+from models import training
+from models.cli import UsageError, UserError
+
+ROOT = Path(__file__).parent.parent
+# two modules of the tower and the classifier learn; small enough for any machine
+SMALL = ["--image-size", "32", "--batch-size", "4", "--workers", "1", "--quiet", "--train", "inception5b", "fc"]
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def stripes(folder, counts, size=40):
+    """folder/across and folder/down (and more), each with so many pictures."""
+    for name, count in counts.items():
+        for i in range(count):
+            noise = draw(f"{name} {i}", (size, size, 3)) * 40
+            wave = 80 * np.sin(np.arange(size) * (0.7 + 0.1 * i))
+            image = 127 + noise + (wave[:, None, None] if name == "across" else wave[None, :, None])
+            write_image(Path(folder) / name / f"{i}.png", image)
+    return str(folder)
+
+
+def arrays(path):
+    return models.weights.read(path)[0]
+
+
+def train(*options):
+    assert train_dream.main([str(option) for option in options]) == 0
+
+
+def command(*options, launch=()):
+    return [*launch, sys.executable, str(ROOT / "train_dream.py"), *map(str, options)]
+
+
+def run(*options, launch=(), status=0, **others):
+    done = subprocess.run(
+        command(*options, launch=launch), text=True, capture_output=True, timeout=120, check=False, **others
+    )
+    assert done.returncode == status, done.stderr
+    return done
+
+
+# --- What comes out ---
+
+
+def test_weights_file(capsys):
+    folder = stripes("slugs", {"across": 6, "down": 6})
+    write_image("photo.png", 127 + 100 * draw("photo", (64, 48, 3)))
+    train(folder, *SMALL, "--epochs", 2, "--aux", "train", "--val", 0.3, "-o", "slugs_mlx.npz", "--lr", 0.01,
+          "--preview", "photo.png", "--preview-layers", "inception5b")  # fmt: skip
+
+    base, ours = models.load("googlenet"), models.load(weights="slugs_mlx.npz")
+    assert ours.classes == ["across", "down"] and ours.metadata["aux"]
+    assert ours.metadata["mean"] == base.metadata["mean"] and ours.metadata["std"] == base.metadata["std"]
+    assert np.linalg.norm(ours.metadata["color_matrix"]) > 0.1
+    assert ours.metadata["training"]["epochs"] == 2 and ours.metadata["source"] == base.path.name
+
+    before, after = arrays(base.path), arrays("slugs_mlx.npz")
+    learning = ("inception5b", "fc", "aux1", "aux2")
+    frozen = [path for path in before if path.split(".")[0] not in learning]
+    assert len(frozen) > 200
+    assert [path for path in frozen if not np.array_equal(before[path], after[path])] == []
+    learned = [path for path in before if path.startswith("inception5b") and path.endswith(("conv.weight", "mean"))]
+    assert [path for path in learned if np.array_equal(before[path], after[path])] == []
+    start = dict(tree_flatten(training.new_network("googlenet", 2, aux=True).parameters()))
+    moved = [path for path in start if path.startswith(("fc", "aux")) and not path.endswith("conv.weight")]
+    assert all(np.abs(np.array(start[path]) - after[path]).max() > 1e-5 for path in moved)
+
+    image = read_image("photo.png")
+    dreams = [deepdream(net, image, layers=["inception5b"], octaves=1, steps=2) for net in (base, ours)]
+    assert np.abs(dreams[0] - dreams[1]).mean() > 0.5
+
+    run = Path("runs/slugs")
+    log = (run / "log.csv").read_text().splitlines()
+    assert len(log) == 3 and log[0].startswith("epoch,train_loss")
+    assert "slugs" in (run / "command").read_text() or "pytest" in (run / "command").read_text()
+    for name in ("curves", "confusion", "preview"):
+        assert read_image(run / f"{name}.png").std() > 5
+    assert len(list((run / "preview").iterdir())) == 3  # before, and after each epoch
+    out = capsys.readouterr().out
+    assert "epoch 2/2: loss" in out and out.splitlines()[-1] == "slugs_mlx.npz"
+
+    train(folder, "--eval", "--weights", "slugs_mlx.npz", "--workers", 1)
+    out = capsys.readouterr().out
+    assert out.startswith("4 pictures: top-1")  # those held out in training
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_learns(cache):
+    """To tell stripes across from stripes down."""
+    folder = stripes("set", {"across": 10, "down": 10})
+    extra = ["--cache"] if cache else ["--augment", "flip=0.5"]
+    train(folder, *SMALL, *extra, "--epochs", 4, "--val", 0.4, "-o", "out.npz")
+    history = [line.split(",") for line in Path("runs/out/log.csv").read_text().splitlines()]
+    row = dict(zip(history[0], history[-1], strict=True))
+    assert float(row["val_top1"]) == 1 and float(row["train_loss"]) < 0.5 * float(history[1][1])
+    assert len(list(Path("runs/cache").glob("*.npy"))) == (2 if cache else 0)
+
+
+# --- Interrupted ---
+
+
+def test_resume_ends_with_the_same_weights():
+    """After Ctrl-C in the middle of an epoch and kill -9 at some moment, as undisturbed."""
+    folder = stripes("set", {"across": 12, "down": 12})
+    options = [folder, *SMALL, "--epochs", 6, "--val", 0.2, "--aux", "train", "--batch-size", 2]
+    run(*options, "-o", "whole.npz")
+    output = [*options, "-o", "pieces.npz"]
+    for sort, status in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
+        resume = ["--resume"] if sort == signal.SIGKILL else []
+        process = subprocess.Popen(
+            command(*output, *resume), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        process.stdout.readline()  # an epoch is over
+        time.sleep(0.1)
+        process.send_signal(sort)
+        assert process.wait(timeout=60) == status
+        process.stdout.close()
+        if sort == signal.SIGINT:
+            state = json.loads(np.load("runs/pieces/checkpoint.npz")["__state__"].tobytes())["state"]
+            assert 0 < state["epoch"] < 6
+    assert "go on with --resume" in run(*output, status=1).stderr
+    assert "another lr: 0.01, not 0.5" in run(*output, "--resume", "--lr", 0.5, status=2).stderr
+    run(*output, "--resume")
+    for file in ("{}.npz", "runs/{}/checkpoint.npz"):
+        one, two = (np.load(file.format(name)) for name in ("whole", "pieces"))
+        assert set(one) == set(two)
+        keys = [key for key in one if not key.startswith("__")]
+        assert [key for key in keys if not np.array_equal(one[key], two[key])] == []
+
+
+def test_a_full_disk_leaves_what_was_there():
+    folder = stripes("set", {"across": 4, "down": 4})
+    run(folder, *SMALL, "--epochs", 1, "-o", "out.npz")
+    before = {path: path.read_bytes() for path in (Path("out.npz"), Path("runs/out/checkpoint.npz"))}
+    shutil.rmtree("runs/cache", ignore_errors=True)
+
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    done = run(folder, *SMALL, "--epochs", 1, "-o", "out.npz", status=1, preexec_fn=full)
+    assert done.stderr.splitlines()[-1].startswith("train_dream.py: error: ")
+    assert Path("out.npz").read_bytes() == before[Path("out.npz")]
+    assert [path.name for path in Path().rglob(".*") if path.is_file()] == []
+
+
+def test_a_loss_that_is_no_number_stops():
+    folder = stripes("set", {"across": 4, "down": 4})
+    with pytest.raises(UserError, match="try a lower --lr"):
+        train(folder, *SMALL, "--epochs", 8, "-o", "out.npz", "--lr", 1e30, "--warmup", 0, "--clip", 1e30)
+    assert not Path("runs/out/checkpoint.npz").exists()
+
+
+# --- Several processes ---
+
+
+def test_two_processes_learn_what_one_does():
+    """To rounding: batch norm, dropout and the auxiliary classifiers included."""
+    folder = stripes("set", {"across": 6, "down": 6})
+    options = [folder, *SMALL, "--epochs", 2, "--val", 0.2, "--aux", "train", "--batch-size", 8, "--lr", 0.001]
+    run(*options, "-o", "one.npz")
+    launcher = Path(sys.executable).parent / "mlx.launch"
+    done = run(*options, "-o", "two.npz", launch=[launcher, "-n", "2", "--backend", "ring"])
+    assert done.stdout.count("epoch 1/2") == 1
+    start = dict(tree_flatten(training.new_network("googlenet", 2, aux=True).parameters()))
+    base = arrays(models.STARTER)
+    one, two = (np.load(f"runs/{name}/checkpoint.npz") for name in ("one", "two"))
+    changed = 0
+    for path in (key.removeprefix("net ") for key in one if key.startswith("net ")):
+        first = base[path] if path in base and base[path].shape == start[path].shape else np.array(start[path])
+        a, b = one[f"net {path}"], two[f"net {path}"]
+        step = np.abs(a - first).max()
+        changed += step > 0
+        assert np.abs(a - b).max() <= 2e-3 * step + 1e-7, path
+    assert changed > 30
+
+
+# --- Odd sets ---
+
+
+def test_one_class():
+    with pytest.raises(UserError, match="one class teaches nothing"):
+        train(stripes("set", {"across": 4}), *SMALL)
+
+
+def test_three_pictures():
+    train(stripes("set", {"across": 2, "down": 1}), *SMALL, "--epochs", 1, "-o", "out.npz")
+    assert models.load(weights="out.npz").classes == ["across", "down"]
+
+
+@pytest.mark.parametrize("cache", [[], ["--cache"]])
+def test_a_broken_picture_is_left_out(cache, capsys):
+    folder = stripes("set", {"across": 4, "down": 4})
+    Path("set/across/1.png").write_bytes(Path("set/across/1.png").read_bytes()[:200])
+    Path("set/down/notes.jpg").write_text("no picture")
+    train(folder, *SMALL, *cache, "--epochs", 2, "--val", 0, "-o", "out.npz")
+    err = capsys.readouterr().err
+    assert err.count("1.png: broken picture") == 1 and err.count("notes.jpg: not a picture") == 1
+    assert models.load(weights="out.npz").metadata["training"]["val_top1"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cache", "--augment", "crop=0.5"], "--cache goes with no augmentation but flip"),
+        (["--augment", "blur=3"], "write NAME=NUMBER"),
+        (["--train", "inception9z"], "there is no layer 'inception9z'"),
+        (["--train", "maxpool3"], "has nothing to learn"),
+        (["--freeze-to", "inception3x"], "there is no layer"),
+        (["--train", "fc", "--freeze-to", "conv3"], "exclude each other"),
+        (["--cache", "--freeze-to", "none"], "nothing is frozen"),
+        (["--from-scratch", "--freeze-to", "conv1"], "trains the whole network"),
+        (["--eval"], "--eval needs the network"),
+        (["-o", "dreams.txt"], "must end in .npz"),
+        (["--resume"], "no run to resume"),
+        (["--preview", "nothing.png"], "no such file"),
+        (["--preview-layers", "fc:9", "--preview", "set/down/0.png"], "no channel 9"),
+    ],
+)
+def test_errors(options, message):
+    folder = stripes("set", {"across": 1, "down": 1})
+    with pytest.raises((UsageError, UserError), match=message):
+        train(folder, "--workers", 1, "--image-size", 32, *options)
+    assert not Path("runs").exists()
+
+
+def test_the_name_of_a_published_network_is_not_taken():
+    with pytest.raises(UsageError, match="that of a published network"):
+        train(stripes("googlenet", {"across": 1, "down": 1}))
