@@ -134,7 +134,7 @@ def test_learns(cache):
 def test_resume_ends_with_the_same_weights():
     """After Ctrl-C in the middle of an epoch and kill -9 at some moment, as undisturbed."""
     folder = stripes("set", {"across": 12, "down": 12})
-    options = [folder, *SMALL, "--epochs", 6, "--val", 0.2, "--aux", "train", "--batch-size", 2]
+    options = [folder, *SMALL, "--epochs", 6, "--val", 0.2, "--batch-size", 2]
     run(*options, "-o", "whole.npz")
     output = [*options, "-o", "pieces.npz"]
     for sort, status in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
