@@ -366,15 +366,11 @@ def make_optimizers(args, net, new):
     return optimizers
 
 
-def training_step(run, class_weight):
-    """A function (inputs of the layers that learn, labels) -> (loss, correct), which moves the weights by one step.
-
-    Where there is a GPU it is compiled; on a CPU that would need a C++ compiler, and gains nothing.
-    """
-    args, net, cut = run.args, run.net, run.cut
+def loss_function(net, cut, smoothing, class_weight):
+    """A function ({path: parameter}, inputs of the layers that learn, labels) -> (loss, logits)."""
 
     def cross_entropy(logits, labels):
-        losses = nn.losses.cross_entropy(logits, labels, label_smoothing=args.label_smoothing)
+        losses = nn.losses.cross_entropy(logits, labels, label_smoothing=smoothing)
         return (losses * class_weight[labels]).mean()
 
     def loss(parameters, x, labels):
@@ -384,6 +380,17 @@ def training_step(run, class_weight):
             if name in net.auxiliary:
                 total = total + AUX_WEIGHT * cross_entropy(activation, labels)
         return total + cross_entropy(activation, labels), activation
+
+    return loss
+
+
+def training_step(run, class_weight):
+    """A function (inputs of the layers that learn, labels) -> (loss, correct), which moves the weights by one step.
+
+    Where there is a GPU it is compiled; on a CPU that would need a C++ compiler, and gains nothing.
+    """
+    args, net = run.args, run.net
+    loss = loss_function(net, run.cut, args.label_smoothing, class_weight)
 
     def step(x, labels):
         parameters = dict(tree_flatten(net.trainable_parameters()))

@@ -26,7 +26,7 @@ class Case:
 
     size: tuple  # height, width
     gradients: tuple  # layers whose 1/2 sum a^2 is differentiated with respect to the picture
-    batch: int = 1
+    batch: int = 4
     biases: float = 0.2  # their scale: that of the activations
     gain: float = 0.9  # of batch norm: less where residual blocks add up
 
@@ -54,6 +54,26 @@ POOLS = ((2, 2, 0, False), (2, 2, 0, True), (3, 2, 0, False), (3, 2, 0, True), (
 
 # a row for every activation, and one for every gradient, named "gradient of LAYER"
 TABLE = np.dtype([("name", "S40"), ("shape", "4i4"), ("largest", "f4"), ("values", f"{SAMPLES + PROJECTIONS}f4")])
+
+
+@dataclass(frozen=True)
+class Training:
+    """Two steps of fine-tuning, as make_train_references.py and test_train.py take them."""
+
+    batch: int = 4
+    size: int = 64
+    labels: tuple = (3, 1, 4, 1)
+    rate: float = 0.05
+    head_rate: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    smoothing: float = 0.1
+    clip: float = 0.5
+    moved: tuple = ("inception5a", "fc", "aux2")  # of which the changes are compared as well
+
+
+TRAINING = Training()
+TRAINING_TABLE = np.dtype([("name", "S64"), ("largest", "f4"), ("values", f"{SAMPLES + PROJECTIONS}f4")])
 
 
 def draw(key, shape):

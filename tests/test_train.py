@@ -1,10 +1,9 @@
-"""train_dream.py: what learns and what does not, gradients, interrupted runs, two processes, sets that are odd or broken.
+"""train_dream.py: what learns and what does not, gradients, interrupted runs, two processes, odd and broken sets.
 
 The base is the bundled starter network, on pictures of stripes, 32 pixels wide.
 """
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -17,14 +16,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
-from seeded import REFERENCES, digest, draw, weights
+from mlx.utils import tree_flatten, tree_unflatten
+from seeded import CLASSES, REFERENCES, TRAINING, Case, digest, draw, picture, weights
 
 import models
 import train_dream
-from dataset import charts
-from dataset.features import FeatureLoader, compute_features
-from dataset.folder import read_folder
 from dataset.images import read_image, write_image
 from dream import deepdream
 from models import training
@@ -126,6 +122,64 @@ def test_learns(cache):
     row = dict(zip(history[0], history[-1], strict=True))
     assert float(row["val_top1"]) == 1 and float(row["train_loss"]) < 0.5 * float(history[1][1])
     assert len(list(Path("runs/cache").glob("*.npy"))) == (2 if cache else 0)
+
+
+# --- As PyTorch ---
+
+
+def test_gradients_and_steps_are_those_of_pytorch():
+    """By the references of make_train_references.py: auxiliary classifiers, clipping, two rates, frozen batch norms."""
+    rows = {row["name"].decode(): row for row in np.load(REFERENCES / "training.npy")}
+    net = training.new_network("googlenet", CLASSES, aux=True)
+    net.metadata |= {"model": "googlenet", "aux": True}
+    start = seeded_weights(net)
+    net.update(tree_unflatten([(path, mx.array(array)) for path, array in start.items()]))
+    learned = training.learned_paths(net, "inception4e")
+    frozen = training.freeze(net, learned)
+    training.share_batches(net, mx.distributed.init())
+    for _, module in net.named_modules():
+        if isinstance(module, nn.Dropout):
+            module._p_1 = 1.0
+    training.training_mode(net, frozen)
+    cut = training.cut_of(net, learned)
+    assert cut == "inception4a"  # where the first auxiliary classifier begins
+    args = train_dream.parse_arguments(
+        ["set", "--lr", str(TRAINING.rate), "--head-lr", str(TRAINING.head_rate), "--clip", str(TRAINING.clip),
+         "--weight-decay", str(TRAINING.weight_decay), "--label-smoothing", str(TRAINING.smoothing)]
+    )  # fmt: skip
+    optimizers = train_dream.make_optimizers(args, net, [path for path in learned if path.startswith(("fc.", "aux"))])
+    run = train_dream.Run(args, net, frozen, cut, optimizers, mx.distributed.init(), {})
+    ones, labels = mx.ones(CLASSES), mx.array(TRAINING.labels)
+    x = train_dream.trunk(net, picture(TRAINING.batch, TRAINING.size, TRAINING.size), cut)
+
+    parameters = dict(tree_flatten(net.trainable_parameters()))
+    statistics = {path: array for path, array in tree_flatten(net.parameters()) if "running" in path}
+    loss = train_dream.loss_function(net, cut, TRAINING.smoothing, ones)
+    (value, _), gradients = mx.value_and_grad(loss)(parameters, x, labels)
+    found = {"loss": value[None]} | {f"gradient {path}": gradient for path, gradient in gradients.items()}
+    net.update(tree_unflatten([*parameters.items(), *statistics.items()]))  # as before
+    step = train_dream.training_step(run, ones)
+    for _ in range(2):
+        step(x, labels)
+    after = {path: np.array(array) for path, array in tree_flatten(net.parameters())}
+    found |= {f"change {path}": after[path] - start[path] for path in after if path.split(".")[0] in TRAINING.moved}
+
+    assert set(found) == set(rows)
+    errors = {}
+    for name, row in rows.items():
+        largest, values = digest(found[name])
+        errors[name] = max(abs(largest - row["largest"]), np.abs(values - row["values"]).max()) / row["largest"]
+    assert {name: error for name, error in errors.items() if not error < 1e-3} == {}
+    unlearned = [path for path in after if path.split(".")[0] in ("conv1", "inception3b", "inception4e")]
+    assert all(np.array_equal(after[path], start[path]) for path in unlearned)
+
+
+def seeded_weights(net):
+    """{path: array}: those that torch has in make_train_references.py, in MLX's layout."""
+    shapes = {path: array.shape for path, array in tree_flatten(net.parameters())}
+    torchs = {path: (s[0], s[3], s[1], s[2]) if len(s) == 4 else s for path, s in shapes.items()}
+    drawn = weights(torchs, Case(None, ()))
+    return {path: array.transpose(0, 2, 3, 1) if array.ndim == 4 else array for path, array in drawn.items()}
 
 
 # --- Interrupted ---
