@@ -25,10 +25,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import mlx.core as mx
-import mlx.nn as nn
-import mlx.optimizers as optim
 import numpy as np
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten
 
 import calc_cm
 import models  # before mlx: it puts a fast BLAS under it
@@ -37,11 +35,10 @@ from dataset.features import FeatureLoader, compute_features, fingerprint, flips
 from dataset.images import read_image, resize_image, write_image
 from dataset.workers import Workers, cores
 from dream import deepdream, number, parse_targets, whole_number
-from models import checkpoint, cli, training, weights
+from models import checkpoint, cli, learning, training, weights
 from models.cli import Parser, UsageError, UserError, note, progress, whole
 from models.network import Network
 
-AUX_WEIGHT = 0.3  # of each auxiliary classifier's loss: Szegedy et al., Going Deeper with Convolutions, 2014, section 5
 RATES = {"sgd": 0.01, "adam": 0.0003, "adamw": 0.0003}
 HEAD_RATE = 5  # times the rate: new parameters have further to go
 COLOUR_SAMPLE = 1000  # pictures whose colours are measured
@@ -212,14 +209,18 @@ def main(arguments=None):
     with contextlib.ExitStack() as stack:
         train_loader = stack.enter_context(loader(run, train_set, args.augmentation))
         val_loader = stack.enter_context(loader(run, val_set)) if len(val_set) else None
-        step = training_step(run, class_weights(args, train_set))
+        weight = learning.class_weights(train_set.counts, args.balance)
+        decay = args.weight_decay if args.optimizer != "adamw" else 0.0  # which has a way of its own
+        step = learning.training_step(
+            run.net, run.cut, run.optimizers, run.group, weight, args.label_smoothing, args.clip, decay
+        )
         interrupt = stack.enter_context(Interrupt())
         try:
             if run.state == State():
                 preview(run)
             while run.state.epoch < args.epochs:
                 train_epoch(run, train_loader, step, interrupt)
-                finish_epoch(run, evaluate(run.net, val_loader, run.cut, run.group) if val_loader else None)
+                finish_epoch(run, learning.evaluate(run.net, val_loader, run.cut, run.group) if val_loader else None)
         except (KeyboardInterrupt, SystemExit):
             save(run)
             where = f"epoch {run.state.epoch + 1}, batch {run.state.step + 1}"
@@ -256,7 +257,11 @@ def prepare(args, train_set, val_set):
         raise UsageError("--cache keeps what the frozen layers compute, and nothing is frozen")
 
     settings = settings_of(args, net, train_set) | {"processes": group.size()}
-    run = Run(args, net, frozen, cut, make_optimizers(args, net, new), group, settings)
+    head = set() if args.from_scratch else set(new)
+    optimizers = learning.make_optimizers(
+        net, args.optimizer, args.lr, args.head_lr, head, args.momentum, args.weight_decay
+    )
+    run = Run(args, net, frozen, cut, optimizers, group, settings)
     begin(run)
     million = sum(array.size for _, array in tree_flatten(net.trainable_parameters())) / 1e6
     note(f"{len(train_set)} pictures of {len(classes)} classes, {len(val_set)} held out; {million:.2f} million "
@@ -323,7 +328,7 @@ def loader(run, folder, augmentation=None):
     own = "" if run.first else f"-{group.rank()}"  # ranks on one machine would write the same file
     features = compute_features(
         folder,
-        lambda images: np.array(trunk(run.net, images, run.cut)),
+        lambda images: np.array(learning.trunk(run.net, images, run.cut)),
         args.image_size,
         views,
         Path("runs/cache") / f"{name}{own}.npy",
@@ -333,106 +338,7 @@ def loader(run, folder, augmentation=None):
     return FeatureLoader(folder, features, batch, augmentation, **share)
 
 
-def trunk(net, images, cut):
-    """What the frozen part makes of images N x H x W x 3, RGB 0..255: the activation of the layer `cut`."""
-    return net.activations(mx.array(images), [cut])[cut] if cut else net.normalise(images)
-
-
-def inputs(net, batch, cut):
-    """What the part that learns takes, from a batch of pictures or of features."""
-    return mx.array(batch).astype(mx.float32) if batch.dtype == np.float16 else trunk(net, batch, cut)
-
-
 # --- Learning ---
-
-
-def make_optimizers(args, net, new):
-    """Two: one for what came with the base, one for what is new and learns faster."""
-    kinds = {
-        "sgd": lambda rate: optim.SGD(rate, momentum=args.momentum),
-        "adam": lambda rate: optim.Adam(rate, bias_correction=True),
-        "adamw": lambda rate: optim.AdamW(rate, weight_decay=args.weight_decay, bias_correction=True),
-    }
-    parameters = dict(tree_flatten(net.trainable_parameters()))
-    fresh = set() if args.from_scratch else set(new)
-    optimizers = []
-    for rate, paths in (
-        (args.lr, [path for path in parameters if path not in fresh]),
-        (args.head_lr, [path for path in parameters if path in fresh]),
-    ):
-        optimizer = kinds[args.optimizer](rate)
-        optimizer.init({path: parameters[path] for path in paths})
-        optimizers.append((optimizer, rate, paths))
-    return optimizers
-
-
-def loss_function(net, cut, smoothing, class_weight):
-    """A function ({path: parameter}, inputs of the layers that learn, labels) -> (loss, logits)."""
-
-    def cross_entropy(logits, labels):
-        losses = nn.losses.cross_entropy(logits, labels, label_smoothing=smoothing)
-        return (losses * class_weight[labels]).mean()
-
-    def loss(parameters, x, labels):
-        net.update(tree_unflatten(list(parameters.items())))
-        total = 0
-        for name, activation in net.stages(x, after=cut):
-            if name in net.auxiliary:
-                total = total + AUX_WEIGHT * cross_entropy(activation, labels)
-        return total + cross_entropy(activation, labels), activation
-
-    return loss
-
-
-def training_step(run, class_weight):
-    """A function (inputs of the layers that learn, labels) -> (loss, correct), which moves the weights by one step.
-
-    Where there is a GPU it is compiled; on a CPU that would need a C++ compiler, and gains nothing.
-    """
-    args, net = run.args, run.net
-    loss = loss_function(net, run.cut, args.label_smoothing, class_weight)
-
-    def step(x, labels):
-        parameters = dict(tree_flatten(net.trainable_parameters()))
-        (value, logits), gradients = mx.value_and_grad(loss)(parameters, x, labels)
-        gradients = dict(tree_flatten(nn.average_gradients(gradients, run.group)))
-        gradients, _ = optim.clip_grad_norm(gradients, args.clip)
-        if args.optimizer != "adamw":  # which has a way of its own
-            gradients = {path: g + args.weight_decay * parameters[path] for path, g in gradients.items()}
-        for optimizer, _, paths in run.optimizers:
-            own = {path: parameters[path] for path in paths}
-            parameters |= optimizer.apply_gradients({path: gradients[path] for path in paths}, own)
-        net.update(tree_unflatten(list(parameters.items())))
-        return value, (logits.argmax(axis=-1) == labels).sum()
-
-    state = [net.state, [optimizer.state for optimizer, _, _ in run.optimizers], mx.random.state]
-    compiled = mx.default_device() == mx.Device(mx.gpu)
-    function = mx.compile(step, inputs=state, outputs=state) if compiled else step
-
-    def evaluated(x, labels):
-        results = function(x, labels)
-        mx.eval(results, state)
-        return results
-
-    return evaluated
-
-
-def class_weights(args, train_set):
-    """Of each class in the loss; 1 on average over the pictures. --balance: the rarer, the more."""
-    counts = np.maximum(train_set.counts, 1)
-    balanced = len(train_set) / (len(counts) * counts)
-    return mx.array(balanced if args.balance else np.ones(len(counts)), mx.float32)
-
-
-def rate_factor(args, step, steps):
-    """What the learning rates are multiplied with at a step, the run having `steps` an epoch."""
-    warmup, total = args.warmup * steps, args.epochs * steps
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(total - warmup, 1)
-    if args.schedule == "cosine":
-        return (1 + math.cos(math.pi * done)) / 2
-    return 0.1 ** int(3 * done) if args.schedule == "step" else 1.0
 
 
 def train_epoch(run, batches, step, interrupt):
@@ -446,9 +352,10 @@ def train_epoch(run, batches, step, interrupt):
         for batch, labels in batches.epoch(state.epoch, state.step) if state.step < steps else ():
             position = state.epoch * steps + state.step
             mx.random.seed(zlib.crc32(f"{args.seed} {position}".encode()))  # dropout's, the same after --resume
+            factor = learning.rate_factor(position, args.epochs * steps, args.warmup * steps, args.schedule)
             for optimizer, rate, _ in run.optimizers:
-                optimizer.learning_rate = rate * rate_factor(args, position, steps)
-            loss, correct = step(inputs(net, batch, run.cut), mx.array(labels))
+                optimizer.learning_rate = rate * factor
+            loss, correct = step(learning.inputs(net, batch, run.cut), mx.array(labels))
 
             sums = mx.array([loss.item() * len(labels), correct.item(), len(labels), interrupt.signal])
             total, correct, seen, stop = mx.distributed.all_sum(sums, group=group).tolist()
@@ -494,40 +401,6 @@ class Interrupt:
 # --- How good it is ---
 
 
-@dataclass
-class Scores:
-    """Of a network on some pictures."""
-
-    loss: float
-    confusion: np.ndarray  # (classes, classes) counts; rows: what they are, columns: what they were taken for
-    top5: float  # share, 0..1
-
-    @property
-    def top1(self):
-        return float(self.confusion.trace() / max(self.confusion.sum(), 1))
-
-
-def evaluate(net, batches, cut, group):
-    """Scores over all batches of all ranks."""
-    net.eval()
-    count = net.num_classes
-    sums, confusion = np.zeros(2), np.zeros((count, count))
-    for batch, labels in batches.epoch():
-        *_, (_, logits) = net.stages(inputs(net, batch, cut), after=cut)
-        targets = mx.array(labels)
-        own = mx.take_along_axis(logits, targets[:, None], axis=-1)
-        loss = nn.losses.cross_entropy(logits, targets).sum()
-        top5 = ((logits > own).sum(axis=-1) < 5).sum()
-        guesses = np.array(logits.argmax(axis=-1))
-        np.add.at(confusion, (labels, guesses), 1)
-        sums += [loss.item(), top5.item()]
-    flat = mx.array(np.concatenate([sums, confusion.ravel()]), mx.float32)
-    flat = np.array(mx.distributed.all_sum(flat, group=group), np.float64)
-    confusion = flat[2:].reshape(count, count)
-    seen = max(confusion.sum(), 1)
-    return Scores(flat[0] / seen, confusion, flat[1] / seen)
-
-
 def evaluate_file(args):
     """--eval: a table of how good a weights file is on a folder; on what was held out, if it was trained on it."""
     net = models.load(args.base, args.weights)
@@ -544,26 +417,11 @@ def evaluate_file(args):
     place = np.array([net.classes.index(name) for name in pictures.classes], np.int32)
     pictures = ImageFolder(tuple(net.classes), pictures.paths, place[pictures.labels])
     with Loader(pictures, args.batch_size, size, workers=args.workers) as batches:
-        scores = evaluate(net, batches, None, mx.distributed.init())
-    print_scores(scores, net.classes)
+        scores = learning.evaluate(net, batches, None, mx.distributed.init())
+    print(scores.table(net.classes))
     write_image(args.run / "confusion.png", charts.confusion(scores.confusion, net.classes))
     print(args.run / "confusion.png")
     return 0
-
-
-def print_scores(scores, classes):
-    total = int(scores.confusion.sum())
-    print(f"{total} pictures: top-1 {scores.top1:.1%}, top-5 {scores.top5:.1%}, loss {scores.loss:.3f}\n")
-    width = max(len(name) for name in classes) + 2
-    print(f"{'class':{width}}pictures   right  most often taken for")
-    for place, name in enumerate(classes):
-        row = scores.confusion[place].astype(int)
-        if not row.sum():
-            continue
-        wrong = row.copy()
-        wrong[place] = 0
-        other = f"  {classes[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""
-        print(f"{name:{width}}{row.sum():8}{row[place] / row.sum():8.1%}{other}")
 
 
 # --- What stays ---
@@ -641,7 +499,7 @@ def finish_epoch(run, scores):
     write_log(run)
     save(run)
     if row["epoch"] == args.epochs and scores:
-        print_scores(scores, run.net.classes)
+        print(scores.table(run.net.classes))
 
 
 def goodness(row):

@@ -2,9 +2,9 @@
 
     pip install torch torchvision && python tests/make_train_references.py
 
-In float64, on seeded weights and pictures: frozen to inception4e, which keeps its running statistics and uses them; both
-auxiliary classifiers, label smoothing, clipping, two learning rates, momentum and weight decay. Dropout is off, for
-every program draws its own. With more layers learning, float32 itself is a hundredth away from float64: ReLUs switch.
+In float64, on seeded weights and pictures: frozen to inception4e, which keeps its running statistics and uses them;
+both auxiliary classifiers, label smoothing, clipping, two learning rates, momentum and weight decay. Dropout is off,
+for every program draws its own. With more layers learning, float32 itself is a hundredth off float64: ReLUs switch.
 """
 
 import numpy as np

@@ -4,6 +4,7 @@ The base is the bundled starter network, on pictures of stripes, 32 pixels wide.
 """
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -23,7 +24,7 @@ import models
 import train_dream
 from dataset.images import read_image, write_image
 from dream import deepdream
-from models import training
+from models import learning, training
 from models.cli import UsageError, UserError
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +61,7 @@ def command(*options, launch=()):
 
 
 def run(*options, launch=(), status=0, **others):
+    others |= {"env": {**os.environ, "OMP_NUM_THREADS": "1"}}  # two processes' BLAS threads would wait for each other
     done = subprocess.run(
         command(*options, launch=launch), text=True, capture_output=True, timeout=120, check=False, **others
     )
@@ -143,22 +145,22 @@ def test_gradients_and_steps_are_those_of_pytorch():
     training.training_mode(net, frozen)
     cut = training.cut_of(net, learned)
     assert cut == "inception4a"  # where the first auxiliary classifier begins
-    args = train_dream.parse_arguments(
-        ["set", "--lr", str(TRAINING.rate), "--head-lr", str(TRAINING.head_rate), "--clip", str(TRAINING.clip),
-         "--weight-decay", str(TRAINING.weight_decay), "--label-smoothing", str(TRAINING.smoothing)]
+    optimizers = learning.make_optimizers(
+        net, "sgd", TRAINING.rate, TRAINING.head_rate, [path for path in learned if path.startswith(("fc.", "aux"))],
+        TRAINING.momentum,
     )  # fmt: skip
-    optimizers = train_dream.make_optimizers(args, net, [path for path in learned if path.startswith(("fc.", "aux"))])
-    run = train_dream.Run(args, net, frozen, cut, optimizers, mx.distributed.init(), {})
     ones, labels = mx.ones(CLASSES), mx.array(TRAINING.labels)
-    x = train_dream.trunk(net, picture(TRAINING.batch, TRAINING.size, TRAINING.size), cut)
+    x = learning.trunk(net, picture(TRAINING.batch, TRAINING.size, TRAINING.size), cut)
 
     parameters = dict(tree_flatten(net.trainable_parameters()))
     statistics = {path: array for path, array in tree_flatten(net.parameters()) if "running" in path}
-    loss = train_dream.loss_function(net, cut, TRAINING.smoothing, ones)
+    loss = learning.loss_function(net, cut, TRAINING.smoothing, ones)
     (value, _), gradients = mx.value_and_grad(loss)(parameters, x, labels)
     found = {"loss": value[None]} | {f"gradient {path}": gradient for path, gradient in gradients.items()}
     net.update(tree_unflatten([*parameters.items(), *statistics.items()]))  # as before
-    step = train_dream.training_step(run, ones)
+    step = learning.training_step(
+        net, cut, optimizers, mx.distributed.init(), ones, TRAINING.smoothing, TRAINING.clip, TRAINING.weight_decay
+    )
     for _ in range(2):
         step(x, labels)
     after = {path: np.array(array) for path, array in tree_flatten(net.parameters())}
@@ -194,7 +196,11 @@ def test_resume_ends_with_the_same_weights():
     for sort, status in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
         resume = ["--resume"] if sort == signal.SIGKILL else []
         process = subprocess.Popen(
-            command(*output, *resume), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command(*output, *resume),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         process.stdout.readline()  # an epoch is over
         time.sleep(0.1)
