@@ -24,20 +24,25 @@ import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 import calc_cm
-import models  # before mlx: it puts a fast BLAS under it
+import models
 from dataset import Augmentation, ImageFolder, Loader, charts, read_folder
 from dataset.features import FeatureLoader, compute_features, fingerprint, flips_only
 from dataset.images import read_image, resize_image, write_image
 from dataset.workers import Workers, cores
 from dream import deepdream, number, parse_targets, whole_number
-from models import checkpoint, cli, learning, training, weights
+from models import cli, weights
 from models.cli import Parser, UsageError, UserError, note, progress, whole
-from models.network import Network
+
+models.blas.load()  # before anything imports mlx.core
+
+import mlx.core as mx  # noqa: E402
+from mlx.utils import tree_flatten  # noqa: E402
+
+from models import checkpoint, learning, training  # noqa: E402
+from models.network import Network  # noqa: E402
 
 RATES = {"sgd": 0.01, "adam": 0.0003, "adamw": 0.0003}
 HEAD_RATE = 5  # times the rate: new parameters have further to go
@@ -71,7 +76,7 @@ def parse_arguments(arguments=None):
     learn.add_argument("--batch-size", type=whole_number(1), default=32, metavar="N", help="pictures a step")
     learn.add_argument("--optimizer", choices=RATES, default="sgd", help="sgd, adam or adamw")
     learn.add_argument("--lr", type=number(above=0), metavar="X", help="learning rate (default: 0.01 for sgd, 0.0003 "
-                       "for adam and adamw)")  # fmt: skip
+                       "for adam and adamw; 5 times that from scratch)")  # fmt: skip
     learn.add_argument("--head-lr", type=number(above=0), metavar="X", help="learning rate of what the base did not "
                        "have, the classifier above all (default: 5 times --lr)")  # fmt: skip
     learn.add_argument("--momentum", type=from_zero, default=0.9, metavar="X", help="of sgd")
@@ -137,7 +142,7 @@ def check(args):
     args.augmentation = parse_augmentation(args)
     if args.eval:
         return  # what was used in training is used here as well, unless something else is asked for
-    defaults = {"seed": 0, "image_size": 224, "val": 0.1, "lr": RATES[args.optimizer]}
+    defaults = {"seed": 0, "image_size": 224, "val": 0.1, "lr": RATES[args.optimizer] * (5 if args.from_scratch else 1)}
     for key, value in defaults.items():
         if getattr(args, key) is None:
             setattr(args, key, value)
@@ -242,6 +247,8 @@ def prepare(args, train_set, val_set):
         raise UsageError(f"--batch-size {args.batch_size} cannot be shared by {group.size()} processes")
     quiet = group.rank() > 0
 
+    if models.blas.missing():
+        note(models.blas.NOTE, quiet)
     net, new = starting_network(args, classes, quiet)
     if not net.fits(args.image_size, args.image_size, ["logits"]):
         raise UsageError(f"--image-size {args.image_size}: too small for {net.metadata['model']}")

@@ -81,7 +81,7 @@ def confusion(matrix, classes):
     names = [name if len(name) <= 22 else f"{name[:21]}…" for name in classes]
     size = min(12, max(7, cell - 1))
     margin = int(max(font(size).getlength(name) for name in names)) + 16
-    image, draw = sheet(margin + cell * count + 16, margin + cell * count + 34)
+    image, draw = sheet(max(margin + cell * count + 16, 310), margin + cell * count + 34)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     top = 30
     draw.text((8, 8), "rows: what it is; columns: what it was taken for", "black", font(12))

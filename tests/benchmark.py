@@ -3,6 +3,7 @@
 python tests/benchmark.py                           everything, this program alone
 python tests/benchmark.py step --against torch      the dream step against PyTorch's (pip install torch torchvision)
 python tests/benchmark.py step --against plain      ... against MLX's own operators under MLX's own BLAS
+python tests/benchmark.py train --against torch     fine-tuning GoogLeNet, with and without --cache, against PyTorch's
 
 Each side is a process of its own that waits while the other computes. Machines differ and are noisy: take the ratios.
 """
@@ -29,15 +30,15 @@ STEPS = {"googlenet": "inception4c", "vgg16": "features.22", "resnet50": "layer3
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", metavar="step|dream|memory|load", help="(default: all)")
-    parser.add_argument("--against", choices=("torch", "plain"), help="what the dream step is compared with")
+    parser.add_argument("what", nargs="*", metavar="step|dream|train|memory|load", help="(default: all)")
+    parser.add_argument("--against", choices=("torch", "plain"), help="what step and train are compared with")
     parser.add_argument("--networks", nargs="+", choices=STEPS, default=list(STEPS), help="for step")
     parser.add_argument("--pairs", type=int, default=7, metavar="N", help="measurements of each side (default: 7)")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         return WORKERS[args.worker[0]](args.worker[1])
-    benchmarks = {"step": step, "dream": dream, "memory": memory, "load": load}
+    benchmarks = {"step": step, "dream": dream, "train": train, "memory": memory, "load": load}
     if wrong := set(args.what) - set(benchmarks):
         parser.error(f"there is no benchmark {wrong.pop()!r}")
     describe_machine()
@@ -154,14 +155,7 @@ def torch_worker(network):
     """PyTorch eager, channels last, frozen weights: the same step, written with torch's operators."""
     import torch
 
-    try:
-        import torchvision
-    except RuntimeError:  # built for CUDA, it misses two operators on a CPU, which dreaming does not need
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-
+    torchvision = import_torchvision()
     options = {"init_weights": False} if network != "resnet50" else {}
     options |= {"aux_logits": False} if network == "googlenet" else {}
     net = getattr(torchvision.models, network)(weights=None, **options)
@@ -189,6 +183,19 @@ def torch_worker(network):
     return answer_requests(take_steps)
 
 
+def import_torchvision():
+    import torch
+
+    try:
+        import torchvision
+    except RuntimeError:  # built for CUDA, it misses two operators on a CPU, which dreaming does not need
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision
+    return torchvision
+
+
 def upto(net, layer):
     """The children of a network in order, up to `layer`; torchvision's run in the order of their definition."""
     children = []
@@ -197,6 +204,85 @@ def upto(net, layer):
         if name == layer:
             return children
     raise ValueError(layer)
+
+
+# --- Fine-tuning: a step on a batch that is in memory ---
+
+BATCH, TRAIN_SIZE = 32, 112
+
+
+def train(args):
+    print(f"\ntrain, GoogLeNet, {BATCH} pictures of {TRAIN_SIZE} x {TRAIN_SIZE}, pictures/s" + (
+        ", and times torch's" if args.against == "torch" else ""))  # fmt: skip
+    for frozen in ("inception3b", "inception4e", "inception5b"):
+        sides = {name: Worker(f"train {name}", frozen) for name in ("plain", "cached")}
+        if args.against == "torch":
+            sides["torch"] = Worker("train torch", frozen)
+        times = {name: [] for name in sides}
+        for _ in range(args.pairs):
+            for name, worker in sides.items():
+                times[name].append(worker.measure())
+        line = [f"{name} {BATCH / statistics.median(seconds):7.1f}" for name, seconds in times.items()]
+        if args.against == "torch":
+            for name in ("plain", "cached"):
+                ratio = statistics.median(b / a for a, b in zip(times[name], times["torch"], strict=True))
+                line.append(f"{name} x {ratio:.2f}")
+        print(f"  frozen to {frozen:12} {'   '.join(line)}", flush=True)
+        for worker in sides.values():
+            worker.close()
+
+
+def our_trainer(frozen_to, cached):
+    import models
+
+    models.blas.load()
+    import mlx.core as mx
+
+    from models import learning, training
+
+    net = training.new_network("googlenet", 2)
+    net.metadata |= {"model": "googlenet", "aux": False}
+    group = mx.distributed.init()
+    learned = training.learned_paths(net, frozen_to)
+    frozen = training.freeze(net, learned)
+    cut = training.cut_of(net, learned)
+    training.share_batches(net, group)
+    training.training_mode(net, frozen)
+    optimizers = learning.make_optimizers(net, "sgd", 0.01, 0.05, [path for path in learned if path.startswith("fc.")])
+    step = learning.training_step(net, cut, optimizers, group, mx.ones(2), clip=5.0, decay=1e-4)
+    batch = np.random.default_rng(0).uniform(0, 255, (BATCH, TRAIN_SIZE, TRAIN_SIZE, 3)).astype(np.float32)
+    labels = mx.array(np.arange(BATCH) % 2)
+    if cached:
+        batch = np.array(learning.trunk(net, batch, cut)).astype(np.float16)
+
+    def take_steps(count):
+        for _ in range(count):
+            step(learning.inputs(net, batch, cut), labels)
+
+    return answer_requests(take_steps, 1)
+
+
+def torch_trainer(frozen_to):
+    import torch
+
+    torchvision = import_torchvision()
+    net = torchvision.models.googlenet(weights=None, num_classes=2, aux_logits=False, init_weights=False)
+    net = net.train().to(memory_format=torch.channels_last)
+    for child in upto(net, frozen_to):
+        child.eval().requires_grad_(False)
+    learned = [p for p in net.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(learned, 0.01, momentum=0.9, weight_decay=1e-4)
+    images = torch.randn(BATCH, 3, TRAIN_SIZE, TRAIN_SIZE).to(memory_format=torch.channels_last)
+    labels = torch.arange(BATCH) % 2
+
+    def take_steps(count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(images), labels).backward()
+            torch.nn.utils.clip_grad_norm_(learned, 5.0)
+            optimizer.step()
+
+    return answer_requests(take_steps, 1)
 
 
 # --- Whole dreams ---
@@ -276,7 +362,14 @@ def load(args):
         print(f"  {name:20} {statistics.median(times):.2f}")
 
 
-WORKERS = {"ours": our_worker, "plain": lambda network: our_worker(network, plain=True), "torch": torch_worker}
+WORKERS = {
+    "ours": our_worker,
+    "plain": lambda network: our_worker(network, plain=True),
+    "torch": torch_worker,
+    "train plain": lambda frozen_to: our_trainer(frozen_to, cached=False),
+    "train cached": lambda frozen_to: our_trainer(frozen_to, cached=True),
+    "train torch": torch_trainer,
+}
 
 if __name__ == "__main__":
     sys.exit(main())
