@@ -22,6 +22,8 @@ from seeded import CLASSES, REFERENCES, TRAINING, Case, digest, draw, picture, w
 
 import models
 import train_dream
+from dataset import Augmentation, charts, read_folder
+from dataset.features import FeatureLoader, compute_features
 from dataset.images import read_image, write_image
 from dream import deepdream
 from models import learning, training
@@ -124,6 +126,102 @@ def test_learns(cache):
     row = dict(zip(history[0], history[-1], strict=True))
     assert float(row["val_top1"]) == 1 and float(row["train_loss"]) < 0.5 * float(history[1][1])
     assert len(list(Path("runs/cache").glob("*.npy"))) == (2 if cache else 0)
+
+
+# --- What is frozen, and where the network goes on ---
+
+
+@pytest.mark.parametrize("name", ["googlenet", "googlenet_bvlc", "inception_v3", "resnet50", "alexnet"])
+def test_a_network_goes_on_from_a_layer(name):
+    net = training.new_network(name, 3, aux=models.entry(name).aux)
+    whole = dict(net.stages(mx.array(draw("x", (1, 75, 75, 3)))))
+    cut = net.cuts[len(net.cuts) // 2]
+    rest = dict(net.stages(whole[cut], after=cut))
+    assert list(rest) == list(whole)[list(whole).index(cut) + 1 :]
+    last = list(whole)[-1]
+    assert np.allclose(whole[last], rest[last], atol=1e-5)
+
+
+def test_freezing_goes_by_module():
+    net = training.new_network("vgg16", 3)
+    frozen = set(training.paths_of(net)) - set(training.learned_paths(net, "features.2"))
+    assert {path.rpartition(".")[0] for path in frozen} == {"features.0", "features.2"}  # and not features.21, .24 ...
+    learned = training.learned_paths(net, train=["conv1_1", "fc8"])
+    assert {path.rpartition(".")[0] for path in learned} == {"features.0", "classifier.6"}
+    net = training.new_network("resnet50", 3)
+    learned = training.learned_paths(net, "layer2")
+    assert {path.split(".")[0] for path in learned} == {"layer3", "layer4", "fc"}
+    assert training.cut_of(net, learned) == "layer2.3"
+    frozen = training.freeze(net, learned)
+    training.training_mode(net, frozen)
+    assert not net.bn1.training and not net.layer2[0].bn1.training and net.layer3[0].bn1.training
+
+
+def test_where_the_frozen_part_ends():
+    net = training.new_network("googlenet", 3, aux=True)
+    for options, cut in (
+        ({"freeze_to": "inception3b"}, "maxpool3"),
+        ({"freeze_to": "inception4d"}, "inception4a"),  # the first auxiliary classifier, which learns, comes next
+        ({"train": ["inception3a"]}, "maxpool2"),
+        ({}, None),
+    ):
+        assert training.cut_of(net, training.learned_paths(net, **options)) == cut
+    net = training.new_network("googlenet", 3)
+    assert training.cut_of(net, training.learned_paths(net, train=["fc"])) == "avgpool"
+    assert training.cut_of(net, training.learned_paths(net, train=["inception4c", "inception5b"])) == "inception4b"
+
+
+def test_batch_norm_is_that_of_mlx():
+    x, weight, bias = (
+        mx.array(3 + 2 * draw("x", (4, 5, 6, 7))),
+        mx.array(1 + draw("w", (7,))),
+        mx.array(draw("b", (7,))),
+    )
+    results = []
+    for norm in (nn.BatchNorm(7), training.BatchNorm(7)):
+
+        def loss(x, weight, bias, norm=norm):
+            norm.weight, norm.bias = weight, bias
+            return (mx.sin(norm(x)) * draw("k", (4, 5, 6, 7))).sum()
+
+        results.append([*mx.grad(loss, argnums=(0, 1, 2))(x, weight, bias), norm.running_mean, norm.running_var])
+    for theirs, ours in zip(*results, strict=True):
+        assert np.allclose(theirs, ours, rtol=1e-3, atol=1e-5)
+
+
+def test_learning_rates():
+    cosine = [learning.rate_factor(step, 10, 2, "cosine") for step in range(10)]
+    assert cosine[:3] == pytest.approx([1 / 3, 2 / 3, 1]) and cosine[6] == pytest.approx(0.5) and 0 < cosine[9] < 0.05
+    assert [learning.rate_factor(step, 9, 0, "step") for step in (0, 3, 8)] == pytest.approx([1, 0.1, 0.01])
+    assert learning.rate_factor(7, 9) == 1
+    assert np.array(learning.class_weights(np.array([1, 3]), True)).tolist() == pytest.approx([2, 2 / 3])
+
+
+def test_features_are_computed_once():
+    folder, _ = read_folder(stripes("set", {"across": 2, "down": 3}))
+    calls = []
+
+    def network(images):
+        calls.append(len(images))
+        return images[:, :2, ::32, :]  # not the same in the mirror
+
+    features = [compute_features(folder, network, 64, 2, "f.npy", workers=1, quiet=True) for _ in range(2)]
+    assert calls == [5, 5] and features[1].shape == (5, 2, 2, 2, 3) and features[1].dtype == np.float16
+    mirrored = FeatureLoader(folder, features[0], 2, Augmentation((1, 1), flip=1.0), seed=3)
+    batches = list(mirrored.epoch(1))
+    assert [len(labels) for _, labels in batches] == [2, 2]
+    assert all(any(np.array_equal(row, views[1]) for views in features[0]) for batch, _ in batches for row in batch)
+    assert np.array_equal(next(mirrored.epoch(1, start=1))[0], batches[1][0])
+    everything = FeatureLoader(folder, features[1], 2).epoch()
+    assert np.concatenate([labels for _, labels in everything]).tolist() == [0, 0, 1, 1, 1]
+
+
+def test_charts():
+    lines = {"training": [2.0, 1.0, None], "held out": [2.5, 2.0, 1e30]}
+    assert charts.curves([("loss", lines), ("flat", {"": [3.0] * 3})], [1, 2, 3], "epoch").shape == (300, 880, 3)
+    picture = charts.confusion(np.array([[3, 1], [0, 4]]), ["ants", "a very long name of a class indeed"])
+    assert picture.min() < 60 and (picture[:, -20:] == 255).all()
+    assert charts.strip([np.zeros((20, 30, 3))] * 7, [str(i) for i in range(7)]).shape == (92, 208, 3)
 
 
 # --- As PyTorch ---
