@@ -100,7 +100,7 @@ def parse_arguments(arguments=None):
                       "probability; rotation: degrees; colour: 0..1; or none (default: crop=0.25 flip=0.5 colour=0.1; "
                       "with --cache flip=0.5)")  # fmt: skip
     data.add_argument("--cache", action="store_true", help="compute the frozen layers once for each picture and its "
-                      "mirror image, and keep that in runs/cache/")  # fmt: skip
+                      "mirror image, and keep that in runs/.cache/")  # fmt: skip
     data.add_argument("--workers", type=whole_number(1), metavar="N", help="processes that read pictures (default: "
                       "one a core, less one)")  # fmt: skip
 
@@ -131,12 +131,15 @@ def check(args):
         raise UsageError("--label-smoothing, --momentum and --val must be below 1")
     if args.output and args.output.suffix != ".npz":
         raise UsageError(f"--output {args.output}: its name must end in .npz")
-    args.name = (args.output or Path(Path(args.folder).resolve().name)).name.removesuffix(".npz").removesuffix("_mlx")
-    if not args.output:
+    if args.eval and args.output:
+        raise UsageError("--eval writes no weights: leave out --output")
+    named = args.weights if args.eval else args.output or Path(args.folder).resolve()
+    args.name = named.name.removesuffix(".npz").removesuffix("_mlx")
+    if not args.output and not args.eval:
         if args.name in models.REGISTRY:  # it would take the place of the published weights
             raise UsageError(f"name the weights file with -o: {args.name}_mlx.npz is that of a published network")
         args.output = models.WEIGHTS / f"{args.name}_mlx.npz"
-    if args.weights and args.output.exists() and args.output.samefile(args.weights) and not args.eval:
+    if args.weights and args.output and args.output.exists() and args.output.samefile(args.weights):
         raise UsageError(f"{args.output} is the base itself: name another file with -o")
     args.run = Path("runs") / args.name
     args.augmentation = parse_augmentation(args)
@@ -155,11 +158,16 @@ def parse_augmentation(args):
     for text in given if given != ["none"] else []:
         name, _, value = text.partition("=")
         try:
-            values[name] = {name: float(value) for name in [name] if name in values}[name]
-        except (KeyError, ValueError):
-            raise UsageError(f"--augment {text}: write NAME=NUMBER, NAME one of {', '.join(values)}") from None
-    if not 0 < values["crop"] <= 1 or not 0 <= values["flip"] <= 1 or not 0 <= values["colour"] <= 1:
+            known = name in values
+            values[name] = float(value)
+        except ValueError:
+            known = False
+        if not known:
+            raise UsageError(f"--augment {text}: write NAME=NUMBER, NAME one of crop, flip, rotation, colour")
+    if not all(0 <= values[name] <= 1 for name in ("crop", "flip", "colour")) or not values["crop"]:
         raise UsageError("--augment: crop, flip and colour are between 0 and 1")
+    if not 0 <= values["rotation"] <= 180:
+        raise UsageError("--augment: rotation is 0 to 180 degrees")
     if args.cache:
         if values != {"crop": 1.0, "flip": values["flip"], "rotation": 0.0, "colour": 0.0}:
             raise UsageError("--cache goes with no augmentation but flip: every other makes each picture new each time")
@@ -220,17 +228,11 @@ def main(arguments=None):
             run.net, run.cut, run.optimizers, run.group, weight, args.label_smoothing, args.clip, decay
         )
         interrupt = stack.enter_context(Interrupt())
-        try:
-            if run.state == State():
-                preview(run)
-            while run.state.epoch < args.epochs:
-                train_epoch(run, train_loader, step, interrupt)
-                finish_epoch(run, learning.evaluate(run.net, val_loader, run.cut, run.group) if val_loader else None)
-        except (KeyboardInterrupt, SystemExit):
-            save(run)
-            where = f"epoch {run.state.epoch + 1}, batch {run.state.step + 1}"
-            note(f"the same command with --resume goes on from {where}", not run.first)
-            raise
+        if run.state == State():
+            preview(run)
+        while run.state.epoch < args.epochs:
+            train_epoch(run, train_loader, step, interrupt)
+            finish_epoch(run, learning.evaluate(run.net, val_loader, run.cut, run.group) if val_loader else None)
     if run.first:
         print(args.output)
     return 0
@@ -338,7 +340,7 @@ def loader(run, folder, augmentation=None):
         lambda images: np.array(learning.trunk(run.net, images, run.cut)),
         args.image_size,
         views,
-        Path("runs/cache") / f"{name}{own}.npy",
+        Path("runs/.cache") / f"{name}{own}.npy",
         workers=args.workers,
         quiet=args.quiet or not run.first,
     )
@@ -375,6 +377,9 @@ def train_epoch(run, batches, step, interrupt):
             bar.set_postfix_str(f"loss {state.loss / state.seen:.3f}, waited {state.waited:.1f} s", refresh=False)
             bar.update()
             if stop:
+                save(run)
+                where = f"epoch {state.epoch + 1}, batch {state.step + 1}"
+                note(f"saved: the same command with --resume goes on from {where}", not run.first)
                 interrupt.end()
 
 
@@ -385,7 +390,7 @@ def check_finite(run, loss):
 
 
 class Interrupt:
-    """While it is entered, Ctrl-C and SIGTERM wait for the end of a step; a second one does not."""
+    """Ctrl-C and SIGTERM wait for the end of a step, where the run is saved; a second one does not wait."""
 
     signal = 0
 

@@ -125,7 +125,7 @@ def test_learns(cache):
     history = [line.split(",") for line in Path("runs/out/log.csv").read_text().splitlines()]
     row = dict(zip(history[0], history[-1], strict=True))
     assert float(row["val_top1"]) == 1 and float(row["train_loss"]) < 0.5 * float(history[1][1])
-    assert len(list(Path("runs/cache").glob("*.npy"))) == (2 if cache else 0)
+    assert len(list(Path("runs/.cache").glob("*.npy"))) == (2 if cache else 0)
 
 
 # --- What is frozen, and where the network goes on ---
@@ -322,7 +322,7 @@ def test_a_full_disk_leaves_what_was_there():
     folder = stripes("set", {"across": 4, "down": 4})
     run(folder, *SMALL, "--epochs", 1, "-o", "out.npz")
     before = {path: path.read_bytes() for path in (Path("out.npz"), Path("runs/out/checkpoint.npz"))}
-    shutil.rmtree("runs/cache", ignore_errors=True)
+    shutil.rmtree("runs/.cache", ignore_errors=True)
 
     def full():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
