@@ -230,9 +230,14 @@ def main(arguments=None):
         interrupt = stack.enter_context(Interrupt())
         if run.state == State():
             preview(run)
-        while run.state.epoch < args.epochs:
-            train_epoch(run, train_loader, step, interrupt)
-            finish_epoch(run, learning.evaluate(run.net, val_loader, run.cut, run.group) if val_loader else None)
+        try:
+            while run.state.epoch < args.epochs:
+                train_epoch(run, train_loader, step, interrupt)
+                finish_epoch(run, learning.evaluate(run.net, val_loader, run.cut, run.group) if val_loader else None)
+        except RuntimeError as error:
+            if run.group.size() > 1:  # what MLX raises when a connection breaks
+                raise UserError(f"another process of this run has ended, so this one ends as well: {error}") from None
+            raise
     if run.first:
         print(args.output)
     return 0

@@ -26,7 +26,7 @@ class Case:
 
     size: tuple  # height, width
     gradients: tuple  # layers whose 1/2 sum a^2 is differentiated with respect to the picture
-    batch: int = 4
+    batch: int = 1
     biases: float = 0.2  # their scale: that of the activations
     gain: float = 0.9  # of batch norm: less where residual blocks add up
 
