@@ -32,9 +32,9 @@ from dataset import Augmentation, ImageFolder, Loader, charts, read_folder
 from dataset.features import FeatureLoader, compute_features, fingerprint, flips_only
 from dataset.images import read_image, resize_image, write_image
 from dataset.workers import Workers, cores
-from dream import deepdream, number, parse_targets, whole_number
+from dream import deepdream, parse_targets
 from models import cli, weights
-from models.cli import Parser, UsageError, UserError, note, progress, whole
+from models.cli import Parser, UsageError, UserError, note, number, progress, whole, whole_number
 
 models.blas.load()  # before anything imports mlx.core
 
@@ -79,14 +79,14 @@ def parse_arguments(arguments=None):
                        "for adam and adamw; 5 times that from scratch)")  # fmt: skip
     learn.add_argument("--head-lr", type=number(above=0), metavar="X", help="learning rate of what the base did not "
                        "have, the classifier above all (default: 5 times --lr)")  # fmt: skip
-    learn.add_argument("--momentum", type=from_zero, default=0.9, metavar="X", help="of sgd")
-    learn.add_argument("--weight-decay", type=from_zero, default=0.0001, metavar="X", help="pull towards 0")
+    learn.add_argument("--momentum", type=number(least=0), default=0.9, metavar="X", help="of sgd")
+    learn.add_argument("--weight-decay", type=number(least=0), default=0.0001, metavar="X", help="pull towards 0")
     learn.add_argument("--schedule", choices=("cosine", "step", "constant"), default="cosine", help="cosine: down to "
                        "0; step: a tenth after each third of the run")  # fmt: skip
-    learn.add_argument("--warmup", type=from_zero, default=0.5, metavar="X", help="epochs in which the rate "
+    learn.add_argument("--warmup", type=number(least=0), default=0.5, metavar="X", help="epochs in which the rate "
                        "rises from 0")  # fmt: skip
     learn.add_argument("--clip", type=number(above=0), default=5.0, metavar="X", help="longest gradient, its L2 norm")
-    learn.add_argument("--label-smoothing", type=from_zero, default=0.0, metavar="X", help="0..1, the share of "
+    learn.add_argument("--label-smoothing", type=number(least=0), default=0.0, metavar="X", help="0..1, the share of "
                        "the target that goes to all classes alike")  # fmt: skip
     learn.add_argument("--balance", action="store_true", help="rare classes count as much as common ones")
     learn.add_argument("--seed", type=whole_number(0), metavar="N", help="of everything random (default: 0)")
@@ -94,7 +94,7 @@ def parse_arguments(arguments=None):
     data = parser.add_argument_group("pictures")
     data.add_argument("--image-size", type=whole_number(32), metavar="N", help="side of the squares that the network "
                       "sees, pixels (default: 224)")  # fmt: skip
-    data.add_argument("--val", type=from_zero, metavar="X", help="share of each class that is held out, 0..1, "
+    data.add_argument("--val", type=number(least=0), metavar="X", help="share of each class that is held out, 0..1, "
                       "where FOLDER has no val/ (default: 0.1)")  # fmt: skip
     data.add_argument("--augment", nargs="+", metavar="NAME=X", help="crop: least share of the picture's area; flip: "
                       "probability; rotation: degrees; colour: 0..1; or none (default: crop=0.25 flip=0.5 colour=0.1; "
@@ -110,13 +110,6 @@ def parse_arguments(arguments=None):
     args = parser.parse_args(arguments)
     check(args)
     return args
-
-
-def from_zero(text):
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise ValueError
-    return value
 
 
 def check(args):
