@@ -128,6 +128,8 @@ def check(args):
         raise UsageError("--eval writes no weights: leave out --output")
     named = args.weights if args.eval else args.output or Path(args.folder).resolve()
     args.name = named.name.removesuffix(".npz").removesuffix("_mlx")
+    if args.name.lstrip(".") != args.name or not args.name:
+        raise UsageError(f"{named}: the run is named by it, and needs a name: give another with -o")
     if not args.output and not args.eval:
         if args.name in models.REGISTRY:  # it would take the place of the published weights
             raise UsageError(f"name the weights file with -o: {args.name}_mlx.npz is that of a published network")
@@ -245,7 +247,7 @@ def prepare(args, train_set, val_set):
     group = mx.distributed.init()
     if args.batch_size % group.size():
         raise UsageError(f"--batch-size {args.batch_size} cannot be shared by {group.size()} processes")
-    quiet = group.rank() > 0
+    quiet = args.quiet or group.rank() > 0
 
     if models.blas.missing():
         note(models.blas.NOTE, quiet)
@@ -364,7 +366,7 @@ def train_epoch(run, batches, step, interrupt):
                 optimizer.learning_rate = rate * factor
             loss, correct = step(learning.inputs(net, batch, run.cut), mx.array(labels))
 
-            sums = mx.array([loss.item() * len(labels), correct.item(), len(labels), interrupt.signal])
+            sums = mx.array([loss.item() * len(labels), correct.item(), len(labels), interrupt.received])
             total, correct, seen, stop = mx.distributed.all_sum(sums, group=group).tolist()
             check_finite(run, total)
             state.loss, state.correct, state.seen = state.loss + total, state.correct + correct, state.seen + seen
@@ -390,7 +392,7 @@ def check_finite(run, loss):
 class Interrupt:
     """Ctrl-C and SIGTERM wait for the end of a step, where the run is saved; a second one does not wait."""
 
-    signal = 0
+    received = 0
 
     def __enter__(self):
         self.before = {sort: signal.signal(sort, self.note) for sort in (signal.SIGINT, signal.SIGTERM)}
@@ -401,11 +403,11 @@ class Interrupt:
             signal.signal(sort, handler)
 
     def note(self, sort, frame):
-        self.signal = sort
+        self.received = sort
         self.__exit__()
 
     def end(self):
-        raise SystemExit(128 + signal.SIGTERM) if self.signal == signal.SIGTERM else KeyboardInterrupt
+        raise SystemExit(128 + signal.SIGTERM) if self.received == signal.SIGTERM else KeyboardInterrupt
 
 
 # --- How good it is ---

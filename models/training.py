@@ -173,7 +173,7 @@ class BatchNorm(nn.BatchNorm):
             return super().__call__(x)
         count = x.size // x.shape[-1] * self.ranks
         if count < 2:
-            raise ValueError("batch norm needs more than one value per channel to learn from")
+            raise UsageError("one value a channel is too little for batch norm: a larger --batch-size or --image-size")
         y, mean, variance = batch_norm(self.eps, self.ranks)(x, self.weight, self.bias)
         unbiased = variance * (count / (count - 1))
         self.running_mean = (1 - self.momentum) * self.running_mean + self.momentum * mx.stop_gradient(mean)

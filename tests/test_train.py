@@ -372,6 +372,12 @@ def test_one_class():
         train(stripes("set", {"across": 4}), *SMALL)
 
 
+def test_a_batch_of_one():
+    options = [stripes("set", {"across": 2, "down": 1}), *SMALL, "--val", 0, "--batch-size", 1]
+    with pytest.raises(UsageError, match="too little for batch norm"):
+        train(*options)
+
+
 def test_three_pictures():
     train(stripes("set", {"across": 2, "down": 1}), *SMALL, "--epochs", 1, "-o", "out.npz")
     assert models.load(weights="out.npz").classes == ["across", "down"]
@@ -401,6 +407,7 @@ def test_a_broken_picture_is_left_out(cache, capsys):
         (["--from-scratch", "--freeze-to", "conv1"], "trains the whole network"),
         (["--eval"], "--eval needs the network"),
         (["-o", "dreams.txt"], "must end in .npz"),
+        (["-o", "_mlx.npz"], "needs a name"),
         (["--resume"], "no run to resume"),
         (["--preview", "nothing.png"], "no such file"),
         (["--preview-layers", "fc:9", "--preview", "set/down/0.png"], "no channel 9"),
