@@ -44,7 +44,8 @@ from mlx.utils import tree_flatten  # noqa: E402
 from models import checkpoint, learning, training  # noqa: E402
 from models.network import Network  # noqa: E402
 
-RATES = {"sgd": 0.01, "adam": 0.0003, "adamw": 0.0003}
+RATES = {"sgd": 0.005, "adam": 0.0003, "adamw": 0.0003}
+SCRATCH_RATE = 10  # times these, from scratch
 HEAD_RATE = 5  # times the rate: new parameters have further to go
 COLOUR_SAMPLE = 1000  # pictures whose colours are measured
 PREVIEW_SIZE = 320  # pixels, longer side
@@ -75,8 +76,8 @@ def parse_arguments(arguments=None):
     learn.add_argument("--epochs", type=whole_number(1), default=10, metavar="N", help="times through the pictures")
     learn.add_argument("--batch-size", type=whole_number(1), default=32, metavar="N", help="pictures a step")
     learn.add_argument("--optimizer", choices=RATES, default="sgd", help="sgd, adam or adamw")
-    learn.add_argument("--lr", type=number(above=0), metavar="X", help="learning rate (default: 0.01 for sgd, 0.0003 "
-                       "for adam and adamw; 5 times that from scratch)")  # fmt: skip
+    learn.add_argument("--lr", type=number(above=0), metavar="X", help="learning rate (default: 0.005 for sgd, 0.0003 "
+                       "for adam and adamw; 10 times that from scratch)")  # fmt: skip
     learn.add_argument("--head-lr", type=number(above=0), metavar="X", help="learning rate of what the base did not "
                        "have, the classifier above all (default: 5 times --lr)")  # fmt: skip
     learn.add_argument("--momentum", type=number(least=0), default=0.9, metavar="X", help="of sgd")
@@ -140,7 +141,12 @@ def check(args):
     args.augmentation = parse_augmentation(args)
     if args.eval:
         return  # what was used in training is used here as well, unless something else is asked for
-    defaults = {"seed": 0, "image_size": 224, "val": 0.1, "lr": RATES[args.optimizer] * (5 if args.from_scratch else 1)}
+    defaults = {
+        "seed": 0,
+        "image_size": 224,
+        "val": 0.1,
+        "lr": RATES[args.optimizer] * (SCRATCH_RATE if args.from_scratch else 1),
+    }
     for key, value in defaults.items():
         if getattr(args, key) is None:
             setattr(args, key, value)

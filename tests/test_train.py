@@ -309,7 +309,7 @@ def test_resume_ends_with_the_same_weights():
             state = json.loads(np.load("runs/pieces/checkpoint.npz")["__state__"].tobytes())["state"]
             assert 0 < state["epoch"] < 6
     assert "go on with --resume" in run(*output, status=1).stderr
-    assert "another lr: 0.01, not 0.5" in run(*output, "--resume", "--lr", 0.5, status=2).stderr
+    assert "another lr: 0.005, not 0.5" in run(*output, "--resume", "--lr", 0.5, status=2).stderr
     run(*output, "--resume")
     for file in ("{}.npz", "runs/{}/checkpoint.npz"):
         one, two = (np.load(file.format(name)) for name in ("whole", "pieces"))
