@@ -304,7 +304,8 @@ def starting_network(args, classes, quiet):
     net = training.new_network(model, len(classes), aux, args.seed)
     known = metadata["classes"] == classes  # then the classifier is worth keeping
     net.metadata = {**weights.statistics_of(entry), **metadata, "model": model, "num_classes": len(classes)}
-    net.metadata |= {"classes": classes, "aux": aux}
+    # the base's own layer may be a frozen one, of which the new network dreams just as the old
+    net.metadata |= {"classes": classes, "aux": aux, "layer": entry.layer}
     return net, training.transfer(net, arrays, known)
 
 
