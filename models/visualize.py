@@ -33,10 +33,8 @@ def visualize(net, targets, height, width, steps=200, rate=0.05, seed=0, callbac
     def picture(spectrum):
         return 255 * mx.sigmoid(from_spectrum(spectrum * scale, height, width) @ colors.T)
 
-    def loss(spectrum, transform):
-        return -objective(transform(picture(spectrum)))
-
-    climb = mx.grad(loss)
+    # of the objective, not of a loss: redirected ReLUs pass on what raises their input
+    climb = mx.grad(lambda spectrum, transform: objective(transform(picture(spectrum))))
     adam = mlx.optimizers.Adam(rate, bias_correction=True)
     for step in range(steps):
         transform = random_transform(rng)
@@ -45,7 +43,7 @@ def visualize(net, targets, height, width, steps=200, rate=0.05, seed=0, callbac
                 gradient = climb(spectrum, transform)
         else:
             gradient = climb(spectrum, transform)
-        spectrum = adam.apply_gradients({"spectrum": gradient}, {"spectrum": spectrum})["spectrum"]
+        spectrum = adam.apply_gradients({"spectrum": -gradient}, {"spectrum": spectrum})["spectrum"]
         mx.eval(spectrum)
         if callback:
             callback()

@@ -201,6 +201,16 @@ def test_visualisation_climbs_and_repeats_itself(net):
     assert logits[1] > logits[0] + 2
 
 
+def test_dead_channels_are_visualised(net):
+    from models.visualize import visualize
+
+    noise, shown = (visualize(net, parse_targets(net, ["inception4c:13"]), 48, 48, steps=steps) for steps in (0, 10))
+    peaks = [
+        net.activations(image[None], ["inception4c"])["inception4c"][..., 13].max().item() for image in (noise, shown)
+    ]
+    assert peaks[0] == 0 and peaks[1] > 0
+
+
 def test_turning_by_nothing_changes_nothing():
     from models.visualize import turn
 
