@@ -21,7 +21,6 @@ import models
 from calc_cm import load_matrix
 from dataset.folder import expand
 from dataset.images import (
-    PictureError,
     check_writable,
     read_image,
     read_image_and_alpha,
@@ -449,8 +448,8 @@ def each_of(inputs, outputs, args, todo):
             continue
         try:
             todo(path, output)
-        except PictureError as error:
-            if len(outputs) == 1:
+        except UserError as error:
+            if len(outputs) == 1 or isinstance(error, UsageError):
                 raise
             broken += 1
             fail("dream.py", error, 1)

@@ -346,8 +346,9 @@ def test_folders_patterns_and_resume(photo, tmp_path):
     for name in ("in/a.png", "in/deep/a.png"):
         Image.fromarray(picture(32, 32)).save(tmp_path / name)
     (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+    Image.fromarray(picture(2, 2)).save(tmp_path / "in" / "c.png")  # too small
     status, out, err = run("in", "photo*.png", "-o", "out", *TINY, cwd=tmp_path)
-    assert status == 1 and "1 of 4" in err
+    assert status == 1 and "2 of 5" in err
     made = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png"))
     assert made == ["a_dream.png", os.path.join("deep", "a_dream.png"), "photo_dream.png"]
     (tmp_path / "out" / "a_dream.png").unlink()
