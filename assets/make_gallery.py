@@ -17,7 +17,8 @@ from models.presets import PRESETS  # noqa: E402
 PHOTO = [str(ASSETS / "sample.jpg"), "--max-size", "420"]
 LOOKS = {name: [*PHOTO, "--preset", name] for name in PRESETS} | {
     "default": PHOTO,
-    "decorrelated": [*PHOTO, "--decorrelate"],
+    "one-color": [*PHOTO, "--layers", "conv2", "--steps", "20"],
+    "decorrelated": [*PHOTO, "--layers", "conv2", "--steps", "20", "--decorrelate"],
     "keep-color": [*PHOTO, "--keep-color"],
     "monarch": ["--visualize", "--class", "monarch", "--noise", "224x224"],
 }
