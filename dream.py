@@ -413,7 +413,11 @@ def find_inputs(args):
         hint = [f": put {word} before {option}" for word, option in words if Path(word).suffix and Path(word).exists()]
         hint = hint[0] if hint else "; try python dream.py assets/sample.jpg"
         raise UsageError(f"no picture given{hint}")
-    return expand(args.pictures)
+    inputs = expand(args.pictures)
+    out = args.output and args.output.resolve()
+    if out and any(Path(name).is_dir() and Path(name).resolve() in out.parents for name in args.pictures):
+        inputs = [(path, place) for path, place in inputs if out not in path.resolve().parents]  # not the dreams again
+    return inputs
 
 
 def output_paths(inputs, output, kind="dream"):

@@ -357,6 +357,12 @@ def test_folders_patterns_and_resume(photo, tmp_path):
     assert run("nothing*.png", *TINY, cwd=tmp_path)[0] == 1
 
 
+def test_dreams_kept_in_the_folder_are_not_dreamed_on(photo, tmp_path):
+    for _ in range(2):
+        status, out, _ = run(".", "-o", "dreams", *TINY, cwd=tmp_path)
+        assert (status, out.split()) == (0, [os.path.join("dreams", "photo_dream.png")])
+
+
 def test_ranks_share_the_pictures(tmp_path):
     for i in range(3):
         Image.fromarray(picture(32, 32)).save(tmp_path / f"{i}.png")
