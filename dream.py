@@ -371,10 +371,6 @@ def main(arguments=None):
     if args.preset:
         look = preset(args.preset, "starter" if net.path == models.STARTER else net.metadata["model"])
         args = layered(RIVALS, defaults, repeated, look, given)
-    if models.blas.missing():
-        note(models.blas.NOTE, args.quiet)
-    if net.path == models.STARTER:
-        note(models.STARTER_NOTE, args.quiet)
     if args.like and like.get("weights_sha256") != digest(net.path):
         note(f"note: {args.like} was made with other weights, {like.get('weights')}", args.quiet)
     todo = survey if args.survey else dream_on
@@ -471,6 +467,8 @@ def dream_on(net, args, options, path, output):
         if args.visualize
         else octave_sizes(net, image.shape, targets, args.octaves, args.octave_scale)
     )
+    if not args.quiet:
+        models.advise(net.path)
     if len(sizes) < args.octaves and not args.visualize:
         note(f"{path or 'noise'}: {len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
     name = path.name if path else "noise"
@@ -546,6 +544,8 @@ def survey(net, args, options, path, output):
     """A sheet of small dreams of one picture, each with the command that makes it."""
     image, _ = start(args, path)
     image, _ = fit(image, None, max_size=SURVEY_SIZE)
+    if not args.quiet:
+        models.advise(net.path)
     cells, done = survey_cells(net, args), []
     try:
         for label, choice in progress(quiet=args.quiet, iterable=cells, unit="dream"):

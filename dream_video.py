@@ -314,10 +314,8 @@ def main(arguments=None):
     sizes = octave_sizes(net, picture.shape, targets, args.octaves, args.octave_scale)
     if len(sizes) < args.octaves:
         note(f"{len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
-    if models.blas.missing():
-        note(models.blas.NOTE, args.quiet)
-    if net.path == models.STARTER:
-        note(models.STARTER_NOTE, args.quiet)
+    if not args.quiet:
+        models.advise(net.path)
 
     folder = args.output.with_name(args.output.name + ".frames")
     with kept_frames(folder, what_matters(args, net), args.restart) as (finished, state):

@@ -255,8 +255,6 @@ def prepare(args, train_set, val_set):
         raise UsageError(f"--batch-size {args.batch_size} cannot be shared by {group.size()} processes")
     quiet = args.quiet or group.rank() > 0
 
-    if models.blas.missing():
-        note(models.blas.NOTE, quiet)
     net, new = starting_network(args, classes, quiet)
     if not net.fits(args.image_size, args.image_size, ["logits"]):
         raise UsageError(f"--image-size {args.image_size}: too small for {net.metadata['model']}")
@@ -286,12 +284,12 @@ def prepare(args, train_set, val_set):
 
 def starting_network(args, classes, quiet):
     """(network, paths of its new parameters): from the base's weights, or from random ones."""
+    path = None if args.from_scratch else args.weights or models.find(args.base or "googlenet")
+    if not quiet:
+        models.advise(path)
     if args.from_scratch:
         model, arrays, metadata, has_aux = args.base or "googlenet", {}, {"classes": None}, True
     else:
-        path = args.weights or models.find(args.base or "googlenet")
-        if path == models.STARTER:
-            note(models.STARTER_NOTE, quiet)
         arrays, metadata = weights.read(path)
         model, has_aux = metadata["model"], metadata["aux"]
         if args.base not in (None, model):

@@ -5,12 +5,13 @@ net = models.load("googlenet")
 acts = net.activations(images, ["inception4c", "fc"])   # (N, H, W, 3) float32 RGB 0..255 -> {name: mx.array}
 """
 
+import functools
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import blas
-from .cli import UserError, closest
+from .cli import UserError, closest, note
 
 __version__ = "0.1.0"
 WEIGHTS = Path(__file__).parent / "weights"
@@ -89,6 +90,15 @@ def installed(name):
         return find(name).exists()
     except UserError:
         return False
+
+
+@functools.cache
+def advise(path):
+    """Say on stderr, once, what would make dreams by the weights at `path` faster or better."""
+    if blas.missing():
+        note(blas.NOTE)
+    if path == STARTER:
+        note(STARTER_NOTE)
 
 
 def load(name=None, weights=None):
