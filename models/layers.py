@@ -229,14 +229,33 @@ def input_gradient(x, weight, dy, stride, padding, remember):
     def turned(weight):
         return matrix_factors(to_blocks(weight, stride)[:, ::-1, ::-1].transpose(3, 1, 2, 0))
 
-    blocks = [-(-k // s) for k, s in zip(weight.shape[1:3], stride, strict=True)]  # the kernel's size, in blocks
-    factors = remember("turned", turned, weight)
+    kernel = [-(-k // s) for k, s in zip(weight.shape[1:3], stride, strict=True)]  # its size in blocks
     if stride == (1, 1):
-        return correlate(dy, factors, blocks, [k - 1 - p for k, p in zip(blocks, padding, strict=True)])
-    dx = from_blocks(correlate(dy, factors, blocks, [k - 1 for k in blocks]), stride, x.shape[-1])
+        factors = remember("turned", turned, weight)
+        return correlate(dy, factors, kernel, [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
+    if x.shape[-1] <= 4:
+        blocks = scattered(dy, remember("planes", lambda w: mx.contiguous(to_blocks(w, stride)), weight))
+    else:
+        blocks = correlate(dy, remember("turned", turned, weight), kernel, [k - 1 for k in kernel])
+    dx = from_blocks(blocks, stride, x.shape[-1])
     (ph, pw), (height, width) = padding, x.shape[1:3]
     beyond = [max(0, p + side - has) for p, side, has in zip(padding, x.shape[1:3], dx.shape[1:3], strict=True)]
     return mx.pad(dx, [(0, 0), (0, beyond[0]), (0, beyond[1]), (0, 0)])[:, ph : ph + height, pw : pw + width]
+
+
+def scattered(dy, weight):
+    """The transpose of a convolution of stride 1 to few channels: one product for all taps, added where they belong.
+
+    dy: N x h x w x O; weight: O x kh x kw x C. Returns N x (h + kh - 1) x (w + kw - 1) x C. The products are laid out
+    channel by channel, since rows of pixels add up faster than a few channels do.
+    """
+    n, height, width, outputs = dy.shape
+    _, kh, kw, channels = weight.shape
+    planes = weight.reshape(outputs, -1).T @ dy.reshape(-1, outputs).T
+    planes = planes.reshape(kh, kw, channels * n, height, width)
+    rows = [overlap_add(2, [planes[i, j] for j in range(kw)], width + kw - 1) for i in range(kh)]
+    total = overlap_add(1, rows, height + kh - 1)
+    return total.reshape(channels, n, *total.shape[1:]).transpose(1, 2, 3, 0)
 
 
 def conv2d_of_blocks(x, weight, stride, padding):
