@@ -33,7 +33,7 @@ def main():
     parser.add_argument("what", nargs="*", metavar="step|dream|train|memory|load", help="(default: all)")
     parser.add_argument("--against", choices=("torch", "plain"), help="what step and train are compared with")
     parser.add_argument("--networks", nargs="+", choices=STEPS, default=list(STEPS), help="for step")
-    parser.add_argument("--pairs", type=int, default=7, metavar="N", help="measurements of each side (default: 7)")
+    parser.add_argument("--pairs", type=int, default=5, metavar="N", help="measurements of each side (default: 5)")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -120,8 +120,8 @@ class Worker:
         self.process.wait()
 
 
-def answer_requests(take_steps, count=3):
-    """A worker's life: for each line on stdin, the mean seconds of a few steps on stdout."""
+def answer_requests(take_steps, count=10):
+    """A worker's life: for each line on stdin, the mean seconds of `count` steps on stdout; an octave has ten."""
     for _ in sys.stdin:
         start = time.perf_counter()
         take_steps(count)
