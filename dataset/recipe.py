@@ -6,16 +6,18 @@ options, {name: value} as argparse has them.
 
 import argparse
 import functools
-import hashlib
 import json
 import shlex
 from pathlib import Path
 
 from models.cli import UsageError, UserError
+from models.weights import sha256
 
 KEY = "DeepDream-MLX"
 EXIF_IFD, USER_COMMENT, ASCII = 0x8769, 0x9286, b"ASCII\0\0\0"
 LARGEST = 1 << 16  # characters
+
+digest = functools.cache(sha256)  # of the weights, which the recipe of every picture names
 
 
 def save_options(path, recipe):
@@ -103,13 +105,3 @@ def layered(rivals, *layers):
                 options |= dict.fromkeys(names)
         options |= layer
     return argparse.Namespace(**options)
-
-
-@functools.cache
-def digest(path):
-    """The sha256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -2,11 +2,13 @@
 
 import mlx.nn as nn
 
-from .layers import Conv2d, MaxPool2d, ReLU, adaptive_avg_pool, flatten_chw
-from .network import Network, following
+from .layers import Conv2d, MaxPool2d, ReLU
+from .network import FeaturesAndClassifier
 
 
-class AlexNet(Network):
+class AlexNet(FeaturesAndClassifier):
+    bins = 6
+
     def __init__(self, num_classes=1000):
         super().__init__(num_classes)
         self.features = [
@@ -22,22 +24,6 @@ class AlexNet(Network):
         ]
         if num_classes:
             self.classifier.append(nn.Linear(4096, num_classes))
-
-    @property
-    def cuts(self):
-        return [f"features.{i}" for i in range(len(self.features))]
-
-    def stages(self, x, after=None):
-        for name in following(self.cuts, after):
-            x = self.features[int(name.removeprefix("features."))](x)
-            yield name, x
-        x = adaptive_avg_pool(x, 6)
-        yield "avgpool", x
-        x = flatten_chw(x)
-        for i, layer in enumerate(self.classifier):
-            x = layer(x)
-            if not isinstance(layer, nn.Dropout):
-                yield f"classifier.{i}", x
 
     def aliases(self):
         """Caffe's names: conv1 ... conv5, relu1 ... relu5, pool1, pool2, pool5, fc6 ... fc8."""

@@ -8,6 +8,7 @@ import mlx.nn as nn
 import numpy as np
 
 from .cli import UsageError, UserError, closest
+from .layers import adaptive_avg_pool, flatten_chw
 
 
 class Network(nn.Module):
@@ -143,6 +144,28 @@ def following(names, after):
     """The names that come after the one called `after`; all of them where it is None."""
     names = list(names)
     return names if after is None else names[names.index(after) + 1 :]
+
+
+class FeaturesAndClassifier(Network):
+    """AlexNet and VGG: the list `features`, averages over `bins` x `bins` windows, the list `classifier`."""
+
+    bins = None
+
+    @property
+    def cuts(self):
+        return [f"features.{i}" for i in range(len(self.features))]
+
+    def stages(self, x, after=None):
+        for name in following(self.cuts, after):
+            x = self.features[int(name.removeprefix("features."))](x)
+            yield name, x
+        x = adaptive_avg_pool(x, self.bins)
+        yield "avgpool", x
+        x = flatten_chw(x)
+        for i, layer in enumerate(self.classifier):
+            x = layer(x)
+            if not isinstance(layer, nn.Dropout):
+                yield f"classifier.{i}", x
 
 
 def shape(array):

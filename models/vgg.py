@@ -2,13 +2,14 @@
 
 import mlx.nn as nn
 
-from .layers import Conv2d, MaxPool2d, ReLU, adaptive_avg_pool, flatten_chw
-from .network import Network, following
+from .layers import Conv2d, MaxPool2d, ReLU
+from .network import FeaturesAndClassifier
 
 WIDTHS = (64, 128, 256, 512, 512)  # of the five blocks
 
 
-class VGG(Network):
+class VGG(FeaturesAndClassifier):
+    bins = 7
     depths = ()  # how many convolutions each block has
 
     def __init__(self, num_classes=1000):
@@ -26,22 +27,6 @@ class VGG(Network):
         ]
         if num_classes:
             self.classifier.append(nn.Linear(4096, num_classes))
-
-    @property
-    def cuts(self):
-        return [f"features.{i}" for i in range(len(self.features))]
-
-    def stages(self, x, after=None):
-        for name in following(self.cuts, after):
-            x = self.features[int(name.removeprefix("features."))](x)
-            yield name, x
-        x = adaptive_avg_pool(x, 7)
-        yield "avgpool", x
-        x = flatten_chw(x)
-        for i, layer in enumerate(self.classifier):
-            x = layer(x)
-            if not isinstance(layer, nn.Dropout):
-                yield f"classifier.{i}", x
 
     def aliases(self):
         """The papers' and Caffe's names: conv5_1, relu5_1, pool5, fc6 ... fc8."""

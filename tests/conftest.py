@@ -1,5 +1,15 @@
 import signal
 
+import pytest
+
+import models
+
 # CI may start the tests in the background, where shells have Ctrl-C ignored, and programs that the tests start inherit
 # that: set it right, since some tests interrupt them
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def net():
+    """The bundled network."""
+    return models.load("googlenet", weights=models.STARTER)

@@ -21,11 +21,6 @@ ROOT = Path(__file__).parent.parent
 TINY = ["--octaves", "2", "--steps", "1", "--layers", "inception3a", "--quiet"]
 
 
-@pytest.fixture(scope="module")
-def net():
-    return models.load("googlenet", weights=models.STARTER)
-
-
 @pytest.fixture
 def photo(tmp_path):
     """A small picture, as a user's file."""

@@ -23,11 +23,6 @@ from models.presets import PRESETS, preset
 QUICK = {"layers": ["inception3a"], "octaves": 2, "steps": 2, "jitter": 4}
 
 
-@pytest.fixture(scope="module")
-def net():
-    return models.load("googlenet", weights=models.STARTER)
-
-
 @pytest.fixture
 def photo(tmp_path):
     path = tmp_path / "photo.png"

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 import dream_video
-import models
 from dataset import flow
 from dataset.camera import Step, move, plan_zoom
 from dataset.film import film_writer, read_film, read_frames, steady
@@ -82,11 +81,6 @@ def delay(a, b):
     spectrum = np.fft.irfft(np.conj(np.fft.rfft(a)) * np.fft.rfft(b))
     lag = int(np.argmax(spectrum))
     return lag if lag < len(a) / 2 else lag - len(a), spectrum.max() / np.linalg.norm(a) / np.linalg.norm(b)
-
-
-@pytest.fixture(scope="module")
-def net():
-    return models.load("googlenet", weights=models.STARTER)
 
 
 @pytest.fixture
