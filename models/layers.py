@@ -156,9 +156,14 @@ def matrix_factors(weight):
     """What correlate() multiplies with: a C x O matrix for each of the h w taps, or for Winograd's 36 products."""
     outputs, h, w, channels = weight.shape
     taps = weight.transpose(1, 2, 3, 0)
-    if (h, w) == (3, 3) and min(outputs, channels) >= 32:
+    if by_winograd(weight):
         taps = mx.tensordot(mx.array(WINOGRAD_KERNEL, mx.float32), taps.reshape(9, channels, outputs), axes=1)
     return mx.contiguous(taps.reshape(-1, channels, outputs))
+
+
+def by_winograd(weight):
+    """Whether a convolution of stride 1 is one for winograd()."""
+    return weight.shape[1:3] == (3, 3) and min(weight.shape[0], weight.shape[3]) >= 32
 
 
 def correlate(x, factors, kernel, padding, bias=None):
@@ -207,20 +212,37 @@ WINOGRAD_INPUT, WINOGRAD_KERNEL, WINOGRAD_OUTPUT = (
 
 
 def winograd(x, factors, padding, rows, columns, bias):
-    n, height, width, channels = x.shape
+    n, outputs = len(x), factors.shape[2]
     down, across = -(-rows // 4), -(-columns // 4)  # tiles
+    products = winograd_tiles(x, padding, down, across) @ factors
+    y = mx.array(WINOGRAD_OUTPUT, mx.float32) @ products.reshape(36, -1)
+    y = y.reshape(4, 4, n, down, across, outputs).transpose(2, 3, 0, 4, 1, 5)
+    y = y if bias is None else y + bias
+    return y.reshape(n, 4 * down, 4 * across, outputs)[:, :rows, :columns]
+
+
+def winograd_tiles(x, padding, down, across):
+    """The transformed tiles of the padded x: 36 x tiles x C."""
+    n, height, width, channels = x.shape
     (ph, pw), height_, width_ = padding, 4 * down + 2, 4 * across + 2
     x = mx.pad(x, [(0, 0), (ph, height_ - height - ph), (pw, width_ - width - pw), (0, 0)])
     row = width_ * channels
     tiles = mx.as_strided(
         x, (6, 6, n, down, across, channels), (row, channels, height_ * row, 4 * row, 4 * channels, 1)
     )
-    tiles = mx.array(WINOGRAD_INPUT, mx.float32) @ tiles.reshape(36, -1)
-    products = tiles.reshape(36, -1, channels) @ factors
-    y = mx.array(WINOGRAD_OUTPUT, mx.float32) @ products.reshape(36, -1)
-    y = y.reshape(4, 4, n, down, across, -1).transpose(2, 3, 0, 4, 1, 5)
-    y = y if bias is None else y + bias
-    return y.reshape(n, 4 * down, 4 * across, -1)[:, :rows, :columns]
+    return (mx.array(WINOGRAD_INPUT, mx.float32) @ tiles.reshape(36, -1)).reshape(36, -1, channels)
+
+
+def winograd_weight_gradient(x, dy, padding):
+    """The transpose of winograd() in its kernel: the same 36 products, each summed over the tiles."""
+    n, rows, columns, outputs = dy.shape
+    down, across = -(-rows // 4), -(-columns // 4)
+    dy = mx.pad(dy, [(0, 0), (0, 4 * down - rows), (0, 4 * across - columns), (0, 0)])
+    dy = dy.reshape(n, down, 4, across, 4, outputs).transpose(2, 4, 0, 1, 3, 5).reshape(16, -1)
+    products = (mx.array(WINOGRAD_OUTPUT.T, mx.float32) @ dy).reshape(36, -1, outputs)
+    taps = products.transpose(0, 2, 1) @ winograd_tiles(x, padding, down, across)
+    taps = mx.array(WINOGRAD_KERNEL.T, mx.float32) @ taps.reshape(36, -1)
+    return taps.reshape(3, 3, outputs, -1).transpose(2, 0, 1, 3)
 
 
 def input_gradient(x, weight, dy, stride, padding, remember):
@@ -269,18 +291,11 @@ def conv2d_of_blocks(x, weight, stride, padding):
 
 
 def weight_gradient(x, weight, dy, stride, padding):
-    if stride != (1, 1):
-        return mx.vjp(lambda w: mx.conv2d(x, w, stride, padding), [weight], [dy])[1][0]
-    n, rows, columns, outputs = dy.shape
-    _, kh, kw, channels = weight.shape
-    (ph, pw), (height, width) = padding, x.shape[1:3]
-    height, width = height + 2 * ph + 1, width + 2 * pw
-    cells = mx.pad(x, [(0, 0), (ph, ph + 1), (pw, pw), (0, 0)]).reshape(-1, channels)
-    dy = mx.pad(dy, [(0, 0), (0, height - rows), (0, width - columns), (0, 0)]).reshape(-1, outputs)
-    count = dy.shape[0] - kh * width
-    starts = [i * width + j for i in range(kh) for j in range(kw)]
-    taps = mx.stack([dy[:count].T @ cells[start : start + count] for start in starts], axis=1)
-    return taps.reshape(outputs, kh, kw, channels)
+    if stride == (1, 1) and by_winograd(weight):
+        return winograd_weight_gradient(x, dy, padding)
+    if stride == (1, 1) and weight.shape[1:3] == (1, 1) and padding == (0, 0):
+        return (dy.reshape(-1, dy.shape[-1]).T @ x.reshape(-1, x.shape[-1])).reshape(weight.shape)
+    return mx.vjp(lambda w: mx.conv2d(x, w, stride, padding), [weight], [dy])[1][0]
 
 
 def to_blocks(x, stride):
