@@ -13,12 +13,20 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
+from .layers import on_cpu
+
 AUX_WEIGHT = 0.3  # of each auxiliary classifier's loss: Szegedy et al., Going Deeper with Convolutions, 2014, section 5
+PIECE = 4  # pictures at a time in the frozen part on a CPU: what becomes of them stays in its cache
 
 
 def trunk(net, images, cut):
     """What the frozen part makes of images: the activation of the layer `cut`."""
-    return net.activations(mx.array(images), [cut])[cut] if cut else net.normalise(images)
+    if not cut:
+        return net.normalise(images)
+    images = mx.array(images)
+    piece = PIECE if on_cpu() else len(images)
+    pieces = [images[start : start + piece] for start in range(0, len(images), piece)]
+    return mx.concatenate([net.activations(few, [cut])[cut] for few in pieces])
 
 
 def inputs(net, batch, cut):

@@ -208,7 +208,7 @@ def upto(net, layer):
 
 # --- Fine-tuning: a step on a batch that is in memory ---
 
-BATCH, TRAIN_SIZE = 32, 112
+BATCH, TRAIN_SIZE = 32, 224  # the defaults of train_dream.py
 
 
 def train(args):
