@@ -17,6 +17,7 @@ from dataset.loader import Loader, Plan
 from models.cli import UserError, progress, whole
 
 HALF_MAX = 65504.0  # float16's
+KEPT_DAYS = 30  # without use
 
 
 def compute_features(folder, network, size, views, file, *, batch_size=32, workers=None, quiet=False):
@@ -24,11 +25,14 @@ def compute_features(folder, network, size, views, file, *, batch_size=32, worke
 
     network: images float32 (n, size, size, 3), RGB 0..255 -> features (n, ...). views: 1, the picture's centre; or 2,
     its mirror image as well. Rows of pictures that cannot be read are NaN. A file that is there already is used: its
-    name has to tell what it was made of (see fingerprint()). UserError where the disk has no room.
+    name has to tell what it was made of (see fingerprint()). What lay beside it unused for KEPT_DAYS makes room for a
+    new one. UserError where the disk has too little.
     """
     file = Path(file)
     if file.exists():
+        file.touch()
         return np.load(file, mmap_mode="r")
+    remove_unused(file.parent)
     numbered = dataclasses.replace(folder, labels=np.arange(len(folder), dtype=np.int32))  # labels tell which is which
     with (
         progress(len(folder), quiet, desc="features", unit="picture") as bar,
@@ -53,6 +57,13 @@ def compute_features(folder, network, size, views, file, *, batch_size=32, worke
         for _ in range(done, len(folder)):
             out.write(blank.tobytes())
     return np.load(file, mmap_mode="r")
+
+
+def remove_unused(folder):
+    """Features that no run has used for KEPT_DAYS: they are large, and soon computed again."""
+    for file in folder.glob("*.npy"):
+        if time.time() - file.stat().st_mtime > KEPT_DAYS * 86400:
+            file.unlink(missing_ok=True)
 
 
 def clip(features):
