@@ -6,7 +6,7 @@
 The classifier is replaced by one for the folder's classes; the first layers stay frozen, for edges and textures are the
 same everywhere. With --cache they are computed once a picture. What comes out is the epoch that did best on the
 pictures held out. runs/NAME/ holds the checkpoint that --resume goes on from, log.csv, curves.png, confusion.png, the
-command, and, with --preview PICTURE, a dream of every epoch side by side.
+command, and, with --preview PICTURE, dreams of the epochs side by side; with --preview-class, of the subject itself.
 
 On several machines: mlx.launch -n 2 python train_dream.py ... shares each batch among them.
 """
