@@ -77,7 +77,7 @@ def deepdream(
     """Dream on an image; returns the dreamed image, H x W x 3 float32, 0..255, like the image given.
 
     net: from models.load(). layers: targets, each LAYER[:CHANNELS][=WEIGHT]; classes: each NAME|INDEX[=WEIGHT], whose
-    logits are climbed (neither: the network's own layer).
+    logits are climbed, with CLASS below for settings that suit them (neither: the network's own layer).
     octaves, octave_scale: the image is dreamed on at `octaves` sizes, each `octave_scale` times the one before.
     steps: gradient steps an octave. step_size: how far a step moves a pixel on average, in grey levels of 255.
     jitter: the largest shift of the image before a step, in pixels. seed: of the shifts.
@@ -283,7 +283,9 @@ def settings(args):
 
 
 def build_parser():
-    parser = Parser(prog="dream.py", description="Dream on pictures, as DeepDream did in 2015, and beyond.")
+    of_class = ", ".join(f"{SWITCHES[name]} {value:g}" for name, value in CLASS.items())
+    parser = Parser(prog="dream.py", description="Dream on pictures, as DeepDream did in 2015, and beyond.",
+                    epilog=f"With --class, unless given or a --preset tells otherwise: {of_class}.")  # fmt: skip
     add = parser.add_argument
     add("pictures", nargs="*", metavar="PICTURE", help="pictures, folders, patterns such as 'photos/*.jpg'")
     add("-o", "--output", type=Path, metavar="OUT", help="a .png, .jpg or .webp file, or a folder for several "
@@ -337,15 +339,17 @@ RIVALS = (("layers", "classes"), ("width", "max_size"))  # whoever gives one mea
 
 
 VISUALIZE = {"noise": "224x224", "steps": 200}  # defaults under --visualize
+# Defaults for a class. With those of 2015 a class leaves a few spots of its colours; these, chosen by looking at
+# pictures, are the least that makes bodies of them: more way to go, and coarse shapes as strong as fine ones.
+CLASS = {"steps": 20, "step_size": 2.0, "lapnorm": 4, "smooth": 0.5}
 
 
 def main(arguments=None):
     parser = build_parser()
-    defaults = vars(parser.parse_args([]))
     given = given_options(parser, arguments)
-    args = layered(RIVALS, defaults, given)
+    args = with_defaults(parser, given)
     if args.recipe:
-        return print_recipe(args.recipe, defaults)
+        return print_recipe(args.recipe, parser)
     if args.list_models:
         return list_models()
     if args.list_presets:
@@ -353,13 +357,10 @@ def main(arguments=None):
     repeated = {}
     if args.like:
         like = read_recipe(args.like)
-        repeated = given_options(parser, to_arguments(like["options"], defaults, SWITCHES))
+        repeated = given_options(parser, recipe_arguments(parser, like["options"]))
         if args.pictures:  # to be treated like a dream that may have come from noise
             repeated = {name: value for name, value in repeated.items() if name not in ("noise", "visualize")}
-        args = layered(RIVALS, defaults, repeated, given)
-    if args.visualize:
-        defaults = defaults | VISUALIZE
-        args = layered(RIVALS, defaults, repeated, given)
+        args = with_defaults(parser, repeated, given)
     check_use(args, given)
     inputs = find_inputs(args)
     outputs = output_paths(inputs, args.output, "survey" if args.survey else "dream")
@@ -370,11 +371,28 @@ def main(arguments=None):
         return list_classes(net)
     if args.preset:
         look = preset(args.preset, "starter" if net.path == models.STARTER else net.metadata["model"])
-        args = layered(RIVALS, defaults, repeated, look, given)
+        args = with_defaults(parser, repeated, look, given)
     if args.like and like.get("weights_sha256") != digest(net.path):
         note(f"note: {args.like} was made with other weights, {like.get('weights')}", args.quiet)
     todo = survey if args.survey else dream_on
     return each_of(inputs, outputs, args, functools.partial(todo, net, args, settings(args)))
+
+
+def with_defaults(parser, *layers):
+    """Options from {name: value} dicts, each overriding those before, and the defaults of what they do not tell.
+
+    A preset is a whole look, into which no defaults for classes mix.
+    """
+    plain = vars(parser.parse_args([]))
+    told = layered(RIVALS, plain, *layers)
+    of_class = CLASS if told.classes and not told.preset else {}
+    return layered(RIVALS, plain, VISUALIZE if told.visualize else of_class, *layers)
+
+
+def recipe_arguments(parser, options):
+    """A recipe's options {name: value} as a command line's words, without what are defaults anyway."""
+    of_what = {name: options[name] for name in ("classes", "visualize") if options.get(name)}
+    return to_arguments(options, vars(with_defaults(parser, of_what)) | dict.fromkeys(of_what), SWITCHES)
 
 
 def check_use(args, given):
@@ -384,7 +402,7 @@ def check_use(args, given):
         "--visualize": [name for name in ("survey", "preset", *SWITCHES) if args.visualize and name not in alone],
         "--noise": [name for name in ("width", "max_size") if args.noise],
         "--survey models": [name for name in ("layers", "classes") if args.survey == "models"],
-        "--survey": [name for name in ("save_every", "growth") if args.survey],
+        "--survey": [name for name in ("classes", "save_every", "growth") if args.survey],
     }
     for option, names in useless.items():
         for name in names:
@@ -556,9 +574,7 @@ def survey(net, args, options, path, output):
             except UserError as error:
                 note(f"{label}: {error}", args.quiet)
                 continue
-            words = to_arguments(
-                vars(layered(RIVALS, vars(args), choice)), vars(build_parser().parse_args([])), SWITCHES
-            )
+            words = recipe_arguments(build_parser(), vars(layered(RIVALS, vars(args), choice)))
             print(command("dream.py", [path] if path else [], words), flush=True)
     finally:  # of an interrupted survey, too
         for page, sheet in enumerate(contact_sheets(done), 1):
@@ -600,11 +616,11 @@ def recipe_of(net, args, picture):
     }
 
 
-def print_recipe(path, defaults):
+def print_recipe(path, parser):
     recipe = read_recipe(path)
     options = recipe["options"]
     pictures = [] if options.get("noise") else [recipe.get("picture", "PICTURE")]
-    print(command("dream.py", pictures, to_arguments(options, defaults, SWITCHES)))
+    print(command("dream.py", pictures, recipe_arguments(parser, options)))
 
 
 def list_models():

@@ -6,7 +6,7 @@
 The classifier is replaced by one for the folder's classes; the first layers stay frozen, for edges and textures are the
 same everywhere. With --cache they are computed once a picture. What comes out is the epoch that did best on the
 pictures held out. runs/NAME/ holds the checkpoint that --resume goes on from, log.csv, curves.png, confusion.png, the
-command, and, with --preview PICTURE, a dream of every epoch side by side.
+command, and, with --preview PICTURE, dreams of the epochs side by side; with --preview-class, of the subject itself.
 
 On several machines: mlx.launch -n 2 python train_dream.py ... shares each batch among them.
 """
@@ -32,7 +32,7 @@ from dataset import Augmentation, ImageFolder, Loader, charts, read_folder
 from dataset.features import FeatureLoader, compute_features, fingerprint, flips_only
 from dataset.images import read_image, resize_image, write_image
 from dataset.workers import Workers, cores
-from dream import deepdream, parse_targets
+from dream import CLASS, deepdream, parse_targets
 from models import cli, weights
 from models.cli import Parser, UsageError, UserError, note, number, progress, whole, whole_number
 
@@ -49,6 +49,7 @@ SCRATCH_RATE = 10  # times these, from scratch
 HEAD_RATE = 5  # times the rate: new parameters have further to go
 COLOUR_SAMPLE = 1000  # pictures whose colours are measured
 PREVIEW_SIZE = 320  # pixels, longer side
+PREVIEW_COLUMNS = 7  # epochs in the strip
 
 
 def parse_arguments(arguments=None):
@@ -107,7 +108,11 @@ def parse_arguments(arguments=None):
 
     look = parser.add_argument_group("preview")
     look.add_argument("--preview", type=Path, metavar="PICTURE", help="dream on it after every epoch")
-    look.add_argument("--preview-layers", nargs="+", metavar="TARGET", help="what to enhance, as dream.py --layers")
+    look.add_argument("--preview-class", nargs="+", metavar="CLASS", help="dream of these classes, each in a row of "
+                      "its own, as dream.py --class: so one sees the subject come, from 'untrained', which is what the "
+                      "same dream makes of the base with the new classifier before it has learnt anything")  # fmt: skip
+    look.add_argument("--preview-layers", nargs="+", metavar="TARGET", help="or enhance these, as dream.py --layers "
+                      "(default: the layer that dream.py takes)")  # fmt: skip
     args = parser.parse_args(arguments)
     check(args)
     return args
@@ -121,6 +126,10 @@ def check(args):
         raise UsageError("--from-scratch trains the whole network: leave out --weights, --train and --freeze-to")
     if args.train and args.freeze_to:
         raise UsageError("--train and --freeze-to exclude each other")
+    if args.preview_class and args.preview_layers:
+        raise UsageError("--preview-class and --preview-layers exclude each other")
+    if (args.preview_class or args.preview_layers) and not args.preview:
+        raise UsageError("--preview-class and --preview-layers need a picture to dream on: --preview PICTURE")
     if args.label_smoothing >= 1 or args.momentum >= 1 or (args.val or 0) >= 1:
         raise UsageError("--label-smoothing, --momentum and --val must be below 1")
     if args.output and args.output.suffix != ".npz":
@@ -206,6 +215,7 @@ class Run:
     optimizers: list  # (optimizer, learning rate, parameter paths)
     group: mx.distributed.Group
     settings: dict  # that a resumed run must have, too
+    untrained: bool  # at the start the classifier is one of random weights
     state: State = field(default_factory=State)
 
     @property
@@ -260,7 +270,7 @@ def prepare(args, train_set, val_set):
         raise UsageError(f"--image-size {args.image_size}: too small for {net.metadata['model']}")
     if args.preview:
         read_image(args.preview)
-        parse_targets(net, args.preview_layers)
+        parse_targets(net, args.preview_layers, args.preview_class)
     net.metadata |= colours(args, train_set)
     learned = training.learned_paths(net, frozen_to(args, net), args.train)
     frozen = training.freeze(net, learned)
@@ -274,7 +284,8 @@ def prepare(args, train_set, val_set):
     optimizers = learning.make_optimizers(
         net, args.optimizer, args.lr, args.head_lr, head, args.momentum, args.weight_decay
     )
-    run = Run(args, net, frozen, cut, optimizers, group, settings)
+    untrained = not training.classifier_paths(net.metadata["model"]).isdisjoint(new)
+    run = Run(args, net, frozen, cut, optimizers, group, settings, untrained)
     begin(run)
     million = sum(array.size for _, array in tree_flatten(net.trainable_parameters())) / 1e6
     note(f"{len(train_set)} pictures of {len(classes)} classes, {len(val_set)} held out; {million:.2f} million "
@@ -569,15 +580,28 @@ def preview(run):
     scale = min(1.0, PREVIEW_SIZE / max(image.shape[:2]))
     image = resize_image(image, [max(1, round(side * scale)) for side in image.shape[:2]])
     run.net.eval()
+    rows = preview_rows(args, run.net)
     with progress(None, args.quiet, desc="preview", unit="step", leave=False) as bar:
-        dream = deepdream(run.net, image, args.preview_layers, seed=args.seed, callback=bar.update)
-    write_image(folder / f"epoch-{run.state.epoch:03}.png", dream)
-    epochs = range(run.state.epoch + 1)
-    shown = sorted({round(i) for i in np.linspace(0, run.state.epoch, min(len(epochs), 12))})
-    files = {epoch: folder / f"epoch-{epoch:03}.png" for epoch in shown}
-    files = {epoch: file for epoch, file in files.items() if file.exists()}
-    captions = [f"epoch {epoch}" if epoch else "before" for epoch in files]
-    write_image(args.run / "preview.png", charts.strip([read_image(file) for file in files.values()], captions))
+        for end, (_, options) in rows.items():
+            dream = deepdream(run.net, image, **options, seed=args.seed, callback=bar.update)
+            write_image(folder / f"epoch-{run.state.epoch:03}{end}", dream)
+
+    def kept(epoch, end):
+        file = folder / f"epoch-{epoch:03}{end}"
+        return read_image(file) if file.exists() else None  # --resume may have asked for another preview
+
+    shown = sorted({round(i) for i in np.linspace(0, run.state.epoch, min(run.state.epoch + 1, PREVIEW_COLUMNS))})
+    before = "untrained" if args.preview_class and run.untrained else "before"
+    columns = [f"epoch {epoch}" if epoch else before for epoch in shown]
+    table = {caption: [kept(epoch, end) for epoch in shown] for end, (caption, _) in rows.items()}
+    write_image(args.run / "preview.png", charts.strip(table, columns))
+
+
+def preview_rows(args, net):
+    """{end of its files' names: (caption, arguments of deepdream())} of the rows of the preview."""
+    if args.preview_class:
+        return {f"-{name}.png": (name, {"classes": name, **CLASS}) for name in args.preview_class}
+    return {".png": (" ".join(args.preview_layers or [net.metadata["layer"]]), {"layers": args.preview_layers})}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Numbers as pictures, drawn with Pillow: curves, a confusion matrix, a strip of pictures with captions.
+"""Numbers as pictures, drawn with Pillow: curves, a confusion matrix, pictures in rows and columns with captions.
 
 Each returns a float32 image H x W x 3, 0..255, for dataset.images.write_image.
 """
@@ -73,12 +73,16 @@ def nice_ticks(low, high):
     return [round(step * i, 10) for i in range(start, max(count, start + 1) + 1)]
 
 
+def shortened(name):
+    return name if len(name) <= 22 else f"{name[:21]}…"
+
+
 def confusion(matrix, classes):
     """Rows: what pictures are; columns: what they were taken for. matrix: counts (C, C). Darker: a larger share of
     its row."""
     count = len(classes)
     cell = max(6, min(48, 720 // count))
-    names = [name if len(name) <= 22 else f"{name[:21]}…" for name in classes]
+    names = [shortened(name) for name in classes]
     size = min(12, max(7, cell - 1))
     margin = int(max(font(size).getlength(name) for name in names)) + 16
     image, draw = sheet(max(margin + cell * count + 16, 310), margin + cell * count + 34)
@@ -104,16 +108,19 @@ def confusion(matrix, classes):
     return np.asarray(image, np.float32)
 
 
-def strip(images, captions, columns=6):
-    """Images of one size in rows of `columns`, each over its caption."""
+def strip(rows, columns):
+    """Rows of images of one size, {caption: images}; `columns` are the captions above. None is an empty place."""
     from PIL import Image
 
-    height, width = images[0].shape[:2]
-    rows = -(-len(images) // columns)
-    columns = min(columns, len(images))
-    image, draw = sheet(columns * (width + 4) + 4, rows * (height + 24) + 4)
-    for number, (picture, caption) in enumerate(zip(images, captions, strict=True)):
-        x, y = 4 + number % columns * (width + 4), 4 + number // columns * (height + 24)
-        image.paste(Image.fromarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8)), (x, y))
-        draw.text((x + 2, y + height + 3), caption, "black", font(13))
+    names = [shortened(name) for name in rows]
+    height, width = next(image.shape[:2] for row in rows.values() for image in row if image is not None)
+    left, top = int(max(font().getlength(name) for name in names)) + 16, 24
+    image, draw = sheet(left + len(columns) * (width + 4), top + len(rows) * (height + 4))
+    for column, caption in enumerate(columns):
+        draw.text((left + column * (width + 4) + width / 2, 5), caption, "black", font(13), anchor="mt")
+    for y, name, row in zip(range(top, image.height, height + 4), names, rows.values(), strict=True):
+        draw.text((left - 8, y + height / 2), name, "black", font(13), anchor="rm")
+        for x, picture in zip(range(left, image.width, width + 4), row, strict=True):
+            if picture is not None:
+                image.paste(Image.fromarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8)), (x, y))
     return np.asarray(image, np.float32)

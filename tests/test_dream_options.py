@@ -225,7 +225,7 @@ def test_turning_by_nothing_changes_nothing():
         (["--visualize", "--class", "snail", "--mask", "m.png"], "no use for --mask"),
         (["--visualize", "--class", "snail", "--preset", "subtle"], "no use for --preset"),
         (["--noise", "40x32", "--width", "50"], "no use for --width"),
-        (["x.png", "--survey", "models", "--class", "snail"], "no use for --class"),
+        (["x.png", "--survey", "--class", "snail"], "no use for --class"),
         (["x.png", "--survey", "--save-every", "2"], "no use for --save-every"),
         (["x.png", "--growth", "gif"], "needs --save-every"),
         (["--decorrelate", "photo.png"], "put photo.png before --decorrelate"),
@@ -297,6 +297,27 @@ def test_a_recipe_is_repeated_and_overridden(photo, tmp_path):
     assert run(photo.name, *other, cwd=tmp_path)[0] == 0
     options = read_recipe(tmp_path / "three.png")["options"]
     assert (options["seed"], options["lapnorm"], options["layers"], options["classes"]) == (6, 2, None, ["monarch"])
+
+
+def test_a_class_has_defaults_of_its_own():
+    """Which give way to what is told, to a preset and to --visualize; recipes tell what differs from them."""
+    parser = dream.build_parser()
+    name = ["--class", "monarch"]
+
+    def meant(*words, look=None):
+        args = dream.with_defaults(parser, look or {}, dream.given_options(parser, words))
+        return args.steps, args.step_size, args.lapnorm, args.smooth
+
+    assert meant(*name) == tuple(dream.CLASS[key] for key in ("steps", "step_size", "lapnorm", "smooth"))
+    assert meant(*name, "--lapnorm", "0", "--steps", "3") == (3, dream.CLASS["step_size"], 0, dream.CLASS["smooth"])
+    assert meant() == meant("--layers", "conv2") == (10, 1.5, 0, 0)
+    assert meant(*name, "--preset", "subtle", look=preset("subtle", "starter")) == (10, 1.5, 0, 0.5)
+    assert meant(*name, "--visualize") == (200, 1.5, 0, 0)
+    for words in (name, [*name, "--steps", "10"], [*name, "--lapnorm", "0"], [*name, "--visualize", "--steps", "10"]):
+        options = vars(dream.with_defaults(parser, dream.given_options(parser, words)))
+        again = dream.recipe_arguments(parser, options)
+        assert sorted(again) == sorted(words)
+        assert vars(dream.with_defaults(parser, dream.given_options(parser, again))) == options
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"program": "DeepDream-MLX"}', "{" * 5000])

@@ -222,7 +222,11 @@ def test_charts():
     assert charts.curves([("loss", lines), ("flat", {"": [3.0] * 3})], [1, 2, 3], "epoch").shape == (300, 880, 3)
     picture = charts.confusion(np.array([[3, 1], [0, 4]]), ["ants", "a very long name of a class indeed"])
     assert picture.min() < 60 and (picture[:, -20:] == 255).all()
-    assert charts.strip([np.zeros((20, 30, 3))] * 7, [str(i) for i in range(7)]).shape == (92, 208, 3)
+    black = np.zeros((20, 30, 3))
+    strip = charts.strip({"ants": [black, None], "bees": [black, black]}, ["untrained", "epoch 1"])
+    assert strip.shape[0] == 24 + 2 * 24 and 68 + 20 < strip.shape[1] < 68 + 80
+    corners = {(y, x): strip[y, -x].max() for y in (24, 43, 48, 67) for x in (34, 5, 68, 39)}
+    assert {place for place, level in corners.items() if level} == {(24, 34), (24, 5), (43, 34), (43, 5)}
 
 
 # --- As PyTorch ---
@@ -368,6 +372,47 @@ def test_two_processes_learn_what_one_does():
 # --- Odd sets ---
 
 
+def preview_of(folder, *options):
+    train(folder, *SMALL, "--val", 0, "--preview", "photo.png", *options)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Previews of a photo.png, of class dreams that take but a moment."""
+    write_image("photo.png", 127 + 100 * draw("photo", (40, 36, 3)))
+    monkeypatch.setattr(train_dream, "CLASS", {"steps": 1, "octaves": 1, "lapnorm": 2})
+
+
+def test_preview_of_classes(quick):
+    """A row a class, which differ; what the file dreams of afterwards is what the preview showed."""
+    folder = stripes("set", {"across": 3, "down": 3})
+    preview_of(folder, "--epochs", 2, "--preview-class", "Across", "1", "-o", "out.npz")
+    pictures = {path.name: read_image(path) for path in Path("runs/out/preview").iterdir()}
+    assert set(pictures) == {f"epoch-00{epoch}-{name}.png" for epoch in range(3) for name in ("Across", "1")}
+    assert np.abs(pictures["epoch-002-Across.png"] - pictures["epoch-002-1.png"]).mean() > 0.5
+    assert np.abs(pictures["epoch-000-1.png"] - pictures["epoch-002-1.png"]).mean() > 0.5
+    again = deepdream(models.load(weights="out.npz"), read_image("photo.png"), classes="down", **train_dream.CLASS)
+    assert np.abs(again - pictures["epoch-002-1.png"]).mean() < 2  # weights of float16
+    strip = read_image("runs/out/preview.png")
+    assert strip.shape[0] == 24 + 2 * (40 + 4) and strip.shape[1] > 3 * (36 + 4)
+
+
+def test_preview_says_what_was_untrained(quick, monkeypatch):
+    """The classifier in the first column: not one that the base had already, and no layer."""
+    shown = []
+    monkeypatch.setattr(
+        charts, "strip", lambda rows, columns: shown.append((list(rows), columns)) or np.zeros((9, 9, 3))
+    )
+    folder = stripes("set", {"across": 2, "down": 2})
+    preview_of(folder, "--epochs", 1, "--preview-class", "down", "-o", "out.npz")
+    preview_of(folder, "--epochs", 1, "--preview-class", "down", "-o", "more.npz", "--weights", "out.npz")
+    preview_of(folder, "--epochs", 9, "--preview-layers", "conv1", "-o", "layer.npz")
+    assert shown[1] == (["down"], ["untrained", "epoch 1"])
+    assert shown[3] == (["down"], ["before", "epoch 1"])
+    assert shown[-1][0] == ["conv1"] and shown[-1][1][0] == "before"
+    assert len(shown[-1][1]) == train_dream.PREVIEW_COLUMNS and shown[-1][1][-1] == "epoch 9"
+
+
 def test_one_class():
     with pytest.raises(UserError, match="one class teaches nothing"):
         train(stripes("set", {"across": 4}), *SMALL)
@@ -412,6 +457,9 @@ def test_a_broken_picture_is_left_out(cache, capsys):
         (["--resume"], "no run to resume"),
         (["--preview", "nothing.png"], "no such file"),
         (["--preview-layers", "fc:9", "--preview", "set/down/0.png"], "no channel 9"),
+        (["--preview-class", "acros", "--preview", "set/down/0.png"], "no class 'acros' .* did you mean across?"),
+        (["--preview-class", "down", "--preview-layers", "fc", "--preview", "set/down/0.png"], "exclude each other"),
+        (["--preview-class", "down"], "need a picture to dream on"),
     ],
 )
 def test_errors(options, message):
