@@ -206,7 +206,11 @@ def test_features_are_computed_once():
         calls.append(len(images))
         return images[:, :2, ::32, :]  # not the same in the mirror
 
+    Path("recent.npy").touch()
+    Path("unused.npy").touch()
+    os.utime("unused.npy", (0, 0))
     features = [compute_features(folder, network, 64, 2, "f.npy", workers=1, quiet=True) for _ in range(2)]
+    assert sorted(Path().glob("*.npy")) == [Path("f.npy"), Path("recent.npy")]
     assert calls == [5, 5] and features[1].shape == (5, 2, 2, 2, 3) and features[1].dtype == np.float16
     mirrored = FeatureLoader(folder, features[0], 2, Augmentation((1, 1), flip=1.0), seed=3)
     batches = list(mirrored.epoch(1))
