@@ -50,6 +50,7 @@ HEAD_RATE = 5  # times the rate: new parameters have further to go
 COLOUR_SAMPLE = 1000  # pictures whose colours are measured
 PREVIEW_SIZE = 320  # pixels, longer side
 PREVIEW_COLUMNS = 7  # epochs in the strip
+FOR_EVAL = ("folder", "eval", "weights", "base", "batch_size", "seed", "image_size", "val", "workers", "quiet")
 
 
 def parse_arguments(arguments=None):
@@ -114,6 +115,10 @@ def parse_arguments(arguments=None):
     look.add_argument("--preview-layers", nargs="+", metavar="TARGET", help="or enhance these, as dream.py --layers "
                       "(default: the layer that dream.py takes)")  # fmt: skip
     args = parser.parse_args(arguments)
+    if args.eval:
+        for name, value in vars(args).items():
+            if name not in FOR_EVAL and value != parser.get_default(name):
+                raise UsageError(f"--eval trains nothing: leave out --{name.replace('_', '-')}")
     check(args)
     return args
 
@@ -134,8 +139,6 @@ def check(args):
         raise UsageError("--label-smoothing, --momentum and --val must be below 1")
     if args.output and args.output.suffix != ".npz":
         raise UsageError(f"--output {args.output}: its name must end in .npz")
-    if args.eval and args.output:
-        raise UsageError("--eval writes no weights: leave out --output")
     named = args.weights if args.eval else args.output or Path(args.folder).resolve()
     args.name = named.name.removesuffix(".npz").removesuffix("_mlx")
     if args.name.lstrip(".") != args.name or not args.name:

@@ -456,6 +456,7 @@ def test_a_broken_picture_is_left_out(cache, capsys):
         (["--cache", "--freeze-to", "none"], "nothing is frozen"),
         (["--from-scratch", "--freeze-to", "conv1"], "trains the whole network"),
         (["--eval"], "--eval needs the network"),
+        (["--eval", "--weights", "w.npz", "--epochs", 5], "--eval trains nothing: leave out --epochs"),
         (["-o", "dreams.txt"], "must end in .npz"),
         (["-o", "_mlx.npz"], "needs a name"),
         (["--resume"], "no run to resume"),
