@@ -21,6 +21,7 @@ from dataset.flow import carry, is_cut, need_opencv
 from dataset.images import SUFFIXES, check_writable, read_image, write_image
 from dataset.kept import frame_path, keep_frame, kept_frames, remove
 from dream import (
+    CLASS,
     add_dream_options,
     deepdream,
     fit,
@@ -33,6 +34,9 @@ from dream import (
 )
 from models.cli import Parser, UsageError, UserError, note, progress, run
 from models.weights import sha256
+
+# dream.py's defaults for a class, but for the steps, of which each frame of a film has few
+OF_CLASS = {name: value for name, value in CLASS.items() if name != "steps"}
 
 # --- The endless zoom ---
 
@@ -202,7 +206,9 @@ def replace(film, output):
 
 
 def parse_arguments(arguments=None):
-    parser = Parser(prog="dream_video.py", description="The endless zoom into a picture, or dreams over a film.")
+    of_class = ", ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in OF_CLASS.items())
+    parser = Parser(prog="dream_video.py", description="The endless zoom into a picture, or dreams over a film.",
+                    epilog=f"With --class, unless given: {of_class}.")  # fmt: skip
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a picture to zoom into, or a film")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="an .mp4, .webm, .gif or .webp file, or a "
                         "folder for .png frames (default: <name>_dream.mp4 in the current folder)")  # fmt: skip
@@ -244,7 +250,9 @@ def parse_arguments(arguments=None):
     args = parser.parse_args(arguments)
     if is_film(args.source):
         parser.set_defaults(octaves=4, steps=10)
-        args = parser.parse_args(arguments)
+    if args.classes:
+        parser.set_defaults(**OF_CLASS)
+    args = parser.parse_args(arguments)
     args.film = is_film(args.source)
     args.output = args.output or Path(f"{args.source.stem}_dream.mp4")
     for action in (zoom if args.film else film)._group_actions:

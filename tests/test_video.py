@@ -167,6 +167,13 @@ def test_a_schedule_rests_at_its_frames_and_is_smooth_between():
     assert np.diff(zooms)[[0, -1]] == pytest.approx(0, abs=0.002) and np.diff(zooms).min() >= 0
 
 
+def test_a_class_has_defaults_of_its_own():
+    plain = dream_video.parse_arguments(["photo.png"])
+    of_class = dream_video.parse_arguments(["photo.png", "--class", "0", "--smooth", "1"])
+    assert (plain.lapnorm, plain.step_size) == (0, 1.5) and (of_class.lapnorm, of_class.step_size) == (4, 2)
+    assert of_class.smooth == 1 and of_class.steps == plain.steps
+
+
 def test_a_schedule_of_layers_with_a_class(photo, here):
     Path("plan.json").write_text('[{"frame": 2, "layers": ["conv3"]}]')
     options = ["--class", "0", "--frames", "3", "--octaves", "1", "--steps", "1", "--quiet"]
