@@ -20,6 +20,7 @@ LOOKS = {name: [*PHOTO, "--preset", name] for name in PRESETS} | {
     "one-color": [*PHOTO, "--layers", "conv2", "--steps", "20"],
     "decorrelated": [*PHOTO, "--layers", "conv2", "--steps", "20", "--decorrelate"],
     "keep-color": [*PHOTO, "--keep-color"],
+    "king-penguin": [*PHOTO, "--class", "king penguin"],
     "monarch": ["--visualize", "--class", "monarch", "--noise", "224x224"],
 }
 
