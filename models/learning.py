@@ -70,8 +70,8 @@ def class_weights(counts, balance):
 
 
 def loss_function(net, cut, smoothing, class_weight):
-    """A function ({path: parameter}, what trunk() gives, labels) -> (loss, logits): cross-entropy of the classifier
-    and, with AUX_WEIGHT each, of the auxiliary ones."""
+    """A function ({path: parameter}, what trunk() gives, labels) -> (loss, (the classifier's own, its logits)): the
+    cross-entropy of the classifier and, with AUX_WEIGHT each, of the auxiliary ones."""
 
     def cross_entropy(logits, labels):
         losses = nn.losses.cross_entropy(logits, labels, label_smoothing=smoothing)
@@ -79,17 +79,18 @@ def loss_function(net, cut, smoothing, class_weight):
 
     def loss(parameters, x, labels):
         net.update(tree_unflatten(list(parameters.items())))
-        total = 0
+        auxiliary = 0
         for name, activation in net.stages(x, after=cut):
             if name in net.auxiliary:
-                total = total + AUX_WEIGHT * cross_entropy(activation, labels)
-        return total + cross_entropy(activation, labels), activation
+                auxiliary = auxiliary + AUX_WEIGHT * cross_entropy(activation, labels)
+        main = cross_entropy(activation, labels)
+        return main + auxiliary, (main, activation)
 
     return loss
 
 
 def training_step(net, cut, optimizers, group, class_weight, smoothing=0.0, clip=math.inf, decay=0.0, compiled=None):
-    """A function (what trunk() gives, labels) -> (loss, correct), which moves the weights by one step.
+    """A function (what trunk() gives, labels) -> (the classifier's loss, correct), which moves the weights by one step.
 
     Gradients are averaged over the ranks of `group`, then clipped to an L2 norm of `clip`; `decay` times the weights is
     added. compiled: whether MLX compiles it; None: where there is a GPU. On a CPU it would need a C++ compiler, and
@@ -106,7 +107,7 @@ def training_step(net, cut, optimizers, group, class_weight, smoothing=0.0, clip
     def step(x, labels):
         net.update(tree_unflatten(list(state[0].items())))
         parameters = dict(tree_flatten(net.trainable_parameters()))
-        (value, logits), gradients = mx.value_and_grad(loss)(parameters, x, labels)
+        (_, (main, logits)), gradients = mx.value_and_grad(loss)(parameters, x, labels)
         gradients = dict(tree_flatten(nn.average_gradients(gradients, group)))
         gradients, _ = optim.clip_grad_norm(gradients, clip)
         if decay:
@@ -116,7 +117,7 @@ def training_step(net, cut, optimizers, group, class_weight, smoothing=0.0, clip
             parameters |= optimizer.apply_gradients({path: gradients[path] for path in paths}, own)
         net.update(tree_unflatten(list(parameters.items())))
         state[0] = net_state()
-        return value, (logits.argmax(axis=-1) == labels).sum()
+        return main, (logits.argmax(axis=-1) == labels).sum()
 
     state = [net_state(), [optimizer.state for optimizer, _, _ in optimizers], mx.random.state]
     function = mx.compile(step, inputs=state, outputs=state) if compiled else step
