@@ -12,6 +12,7 @@ macOS is left alone: MLX uses Accelerate and Metal there. DEEPDREAM_BLAS=off lea
 import ctypes
 import glob
 import importlib.util
+import json
 import os
 import struct
 import sys
@@ -35,9 +36,21 @@ def load():
     if found is None and sys.platform == "linux" and os.environ.get("DEEPDREAM_BLAS") != "off":
         # MLX's own thread needs the processor as soon as a product is done: 2^16 cycles of waiting are enough
         os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
+        if (here := processes_here()) > 1 and "OMP_NUM_THREADS" not in os.environ:
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", str(max(1, os.cpu_count() // here)))
         found = from_scipy() or from_system()
         keep_memory()
     return found
+
+
+def processes_here():
+    """How many processes of an mlx.launch are on this machine, and would wait for one another's threads."""
+    try:
+        nodes = json.loads(Path(os.environ["MLX_HOSTFILE"]).read_text())
+        hosts = [addresses[0].rpartition(":")[0] for addresses in nodes]
+        return hosts.count(hosts[int(os.environ["MLX_RANK"])])
+    except (LookupError, OSError, ValueError, TypeError, AttributeError):  # not of the ring backend
+        return 1
 
 
 def keep_memory():

@@ -185,17 +185,21 @@ def batch_norm(eps, ranks):
     """A function (x, weight, bias) -> (y, mean, variance) of N x ... x C, differentiable in y
     (Ioffe and Szegedy, Batch Normalization, 2015, section 3)."""
 
-    def average(rows):
-        """Over all rows of all ranks: 1 x C."""
+    def moments(rows):
+        """(mean, variance, rows without their mean), over all rows of all ranks; the first two 1 x C."""
         mean = rows.mean(axis=0, keepdims=True)
-        return mx.distributed.all_sum(mean) / ranks if ranks > 1 else mean
+        centred = rows - mean
+        variance = (centred * centred).mean(axis=0, keepdims=True)
+        if ranks > 1:  # one exchange: what costs is its latency
+            everyone = mx.distributed.all_sum(mx.concatenate([mean, mean * mean, variance])) / ranks
+            mean, squares, within = mx.split(everyone, 3)
+            variance = within + mx.maximum(squares - mean * mean, 0)
+            centred = rows - mean
+        return mean, variance, centred
 
     @mx.custom_function
     def normalise(x, weight, bias):
-        rows = x.reshape(-1, x.shape[-1])
-        mean = average(rows)
-        centred = rows - mean
-        variance = average(centred * centred)
+        mean, variance, centred = moments(x.reshape(-1, x.shape[-1]))
         y = centred * (weight * mx.rsqrt(variance + eps)) + bias
         return y.reshape(x.shape), mean[0], variance[0]
 

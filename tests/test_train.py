@@ -352,6 +352,17 @@ def test_a_loss_that_is_no_number_stops():
 # --- Several processes ---
 
 
+def test_processes_of_one_machine_share_its_cores(monkeypatch):
+    assert models.blas.processes_here() == 1
+    Path("hosts.json").write_text('[["10.0.0.1:50"], ["10.0.0.2:50", "10.0.1.2:51"], ["10.0.0.1:52"]]')
+    monkeypatch.setenv("MLX_HOSTFILE", "hosts.json")
+    for rank, count in enumerate((2, 1, 2)):
+        monkeypatch.setenv("MLX_RANK", str(rank))
+        assert models.blas.processes_here() == count
+    Path("hosts.json").write_text("{}")
+    assert models.blas.processes_here() == 1
+
+
 def test_two_processes_learn_what_one_does():
     """To rounding: batch norm, dropout and the auxiliary classifiers included."""
     folder = stripes("set", {"across": 6, "down": 6})
