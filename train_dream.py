@@ -139,7 +139,7 @@ def check(args):
         raise UsageError("--label-smoothing, --momentum and --val must be below 1")
     if args.output and args.output.suffix != ".npz":
         raise UsageError(f"--output {args.output}: its name must end in .npz")
-    named = args.weights if args.eval else args.output or Path(args.folder).resolve()
+    named = args.weights if args.eval else args.output or Path(args.folder).absolute()
     args.name = named.name.removesuffix(".npz").removesuffix("_mlx")
     if args.name.lstrip(".") != args.name or not args.name:
         raise UsageError(f"{named}: the run is named by it, and needs a name: give another with -o")
