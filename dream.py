@@ -564,7 +564,7 @@ def survey(net, args, options, path, output):
     image, _ = fit(image, None, max_size=SURVEY_SIZE)
     if not args.quiet:
         models.advise(net.path)
-    cells, done = survey_cells(net, args), []
+    cells, done, parser = survey_cells(net, args), [], build_parser()
     try:
         for label, choice in progress(quiet=args.quiet, iterable=cells, unit="dream"):
             other = models.load(choice["model"]) if choice.get("model") else net
@@ -574,7 +574,7 @@ def survey(net, args, options, path, output):
             except UserError as error:
                 note(f"{label}: {error}", args.quiet)
                 continue
-            words = recipe_arguments(build_parser(), vars(layered(RIVALS, vars(args), choice)))
+            words = recipe_arguments(parser, vars(layered(RIVALS, vars(args), choice)))
             print(command("dream.py", [path] if path else [], words), flush=True)
     finally:  # of an interrupted survey, too
         for page, sheet in enumerate(contact_sheets(done), 1):

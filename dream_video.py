@@ -18,10 +18,11 @@ import models
 from dataset.camera import Step, each_channel, move, plan_zoom, read_schedule
 from dataset.film import FORMATS, film_writer, has_sound, read_film, read_frames, steady
 from dataset.flow import carry, is_cut, need_opencv
-from dataset.images import SUFFIXES, check_writable, read_image, write_image
+from dataset.images import SUFFIXES, check_writable, read_image, to_levels, write_image
 from dataset.kept import frame_path, keep_frame, kept_frames, remove
 from dream import (
     CLASS,
+    SWITCHES,
     add_dream_options,
     deepdream,
     fit,
@@ -149,10 +150,6 @@ def film_frames(net, images, options, blend, flow, hold, start=0, state=None):
         before = image
 
 
-def to_levels(image):
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
-
-
 def make_film(args, folder, frames, timing, finished, total, recipe, source=None):
     """Write the film of `total` frames: the `finished` ones kept in `folder`, then the states that `frames` yields.
 
@@ -206,7 +203,7 @@ def replace(film, output):
 
 
 def parse_arguments(arguments=None):
-    of_class = ", ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in OF_CLASS.items())
+    of_class = ", ".join(f"{SWITCHES[name]} {value:g}" for name, value in OF_CLASS.items())
     parser = Parser(prog="dream_video.py", description="The endless zoom into a picture, or dreams over a film.",
                     epilog=f"With --class, unless given: {of_class}.")  # fmt: skip
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a picture to zoom into, or a film")

@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from dataset.images import to_levels
+
 COLOURS = ("#c0392b", "#2471a3", "#229954", "#b9770e")
 
 
@@ -122,5 +124,5 @@ def strip(rows, columns):
         draw.text((left - 8, y + height / 2), name, "black", font(13), anchor="rm")
         for x, picture in zip(range(left, image.width, width + 4), row, strict=True):
             if picture is not None:
-                image.paste(Image.fromarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8)), (x, y))
+                image.paste(Image.fromarray(to_levels(picture)), (x, y))
     return np.asarray(image, np.float32)

@@ -155,10 +155,10 @@ def write_image(path, image, alpha=None, quality=95, **options):
 
     path = Path(path)
     check_writable(path)
-    levels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    levels = to_levels(image)
     suffix = path.suffix.lower()
     if alpha is not None and suffix not in (".jpg", ".jpeg"):
-        levels = np.dstack([levels, np.clip(np.rint(alpha), 0, 255).astype(np.uint8)])
+        levels = np.dstack([levels, to_levels(alpha)])
     if suffix != ".png":
         options["quality"] = quality
     if suffix in (".jpg", ".jpeg"):
@@ -178,8 +178,13 @@ def write_animation(path, frames, duration=100):
     """Write float32 H x W x 3 frames (0..255) as an animated .gif or .webp; each lasts `duration` ms, the last 2 s."""
     from PIL import Image
 
-    pictures = [Image.fromarray(np.clip(np.rint(frame), 0, 255).astype(np.uint8)) for frame in frames]
+    pictures = [Image.fromarray(to_levels(frame)) for frame in frames]
     options = {"quality": 85} if Path(path).suffix.lower() == ".webp" else {"optimize": True}
     durations = [duration] * (len(pictures) - 1) + [2000]
     with whole(path) as temporary:
         pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=durations, loop=0, **options)
+
+
+def to_levels(image):
+    """Floats of 0..255, rounded and clipped, as bytes."""
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)

@@ -8,8 +8,8 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from dataset.augment import Augmentation, centre_crop, to_bytes
-from dataset.images import read_image
+from dataset.augment import Augmentation, centre_crop
+from dataset.images import read_image, to_levels
 from dataset.workers import Workers, cores
 from models.cli import UserError, note
 
@@ -212,7 +212,7 @@ def decoder(plan):
             else:
                 rng = np.random.default_rng((plan.seed, epoch, place * plan.ranks + plan.rank))
                 image = plan.augmentation(image, rng, plan.size)
-            pixels[row] = to_bytes(image)
+            pixels[row] = to_levels(image)
         return pixels, used, errors
 
     return decode

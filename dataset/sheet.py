@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .images import resize_image
+from .images import resize_image, to_levels
 
 GAP, LINE = 8, 15  # pixels: between pictures, and a line of text
 
@@ -25,7 +25,7 @@ def contact_sheets(cells, width=200, columns=5, rows=6):
         draw = ImageDraw.Draw(sheet)
         for number, (label, image) in enumerate(page):
             x, y = GAP + number % columns * (width + GAP), GAP + number // columns * (height + LINE + GAP)
-            sheet.paste(Image.fromarray(np.rint(image).astype(np.uint8)), (x, y))
+            sheet.paste(Image.fromarray(to_levels(image)), (x, y))
             while draw.textlength(label, font) > width:
                 label = label[:-3] + ".."
             draw.text((x, y + height + 1), label, "black", font)
