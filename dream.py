@@ -183,7 +183,7 @@ def color_matrix(net, decorrelate):
     """The matrix that `decorrelate` asks for: itself; for True that of the weights, or else ImageNet's; or None."""
     if decorrelate is None or decorrelate is False:
         return None
-    return (net.metadata.get("color_matrix") or IMAGENET_COLORS) if decorrelate is True else decorrelate
+    return (net.metadata.color_matrix or IMAGENET_COLORS) if decorrelate is True else decorrelate
 
 
 def blend(image, dreamed, strength=1.0, keep_color=False):
@@ -369,7 +369,7 @@ def main(arguments=None):
     if args.list_classes:
         return list_classes(net)
     if args.preset:
-        look = preset(args.preset, "starter" if net.path == models.STARTER else net.metadata["model"])
+        look = preset(args.preset, "starter" if net.path == models.STARTER else net.metadata.model)
         args = with_defaults(parser, repeated, look, given)
     if args.like and like.get("weights_sha256") != net.weights_sha256:
         log(f"note: {args.like} was made with other weights, {like.get('weights')}", args.quiet)
@@ -603,11 +603,11 @@ def recipe_of(net, args, picture):
     options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     return {
         "version": models.__version__,
-        "model": net.metadata["model"],
+        "model": net.metadata.model,
         "weights": net.path.name,
         "weights_sha256": net.weights_sha256,
         "picture": picture,
-        "options": options | {"model": net.metadata["model"]},
+        "options": options | {"model": net.metadata.model},
     }
 
 

@@ -304,7 +304,7 @@ def main(arguments=None):
     scheduled = [target for entry in schedule for target in entry.get("layers", [])]
     layers = args.layers or []  # none: the network's own, which a schedule has to name
     if scheduled and not layers and not args.classes:
-        layers = [net.metadata["layer"]]
+        layers = [net.metadata.layer]
     targets = parse_targets(net, layers + scheduled, args.classes)
     film = find_film(args) if args.film else None
     picture = next(pictures(film, args)) if film else fit(read_image(args.source), None, args.width, args.max_size)[0]
@@ -376,7 +376,7 @@ def recipe_of(args, net):
     """What the film's metadata tells of how it was made; see models/dreaming/recipes.py."""
     return {
         "version": models.__version__,
-        "model": net.metadata["model"],
+        "model": net.metadata.model,
         "weights": net.path.name,
         "weights_sha256": net.weights_sha256,
         "picture": args.source.name,

@@ -66,7 +66,7 @@ def test_a_class_grows(net):
 
 
 def test_the_weights_name_their_layer(net, monkeypatch):
-    monkeypatch.setitem(net.metadata, "layer", "inception3b")
+    monkeypatch.setattr(net.metadata, "layer", "inception3b")
     assert parse_targets(net) == [Target("inception3b")]
 
 
@@ -147,7 +147,7 @@ def test_whose_matrix_decorrelates(net, monkeypatch, tmp_path):
     own = [[1.0, 0, 0], [0, 0.5, 0], [0, 0, 0.25]]
     assert dream.color_matrix(net, None) is None
     assert dream.color_matrix(net, True) == gradients.IMAGENET_COLORS
-    monkeypatch.setitem(net.metadata, "color_matrix", own)
+    monkeypatch.setattr(net.metadata, "color_matrix", own)
     assert dream.color_matrix(net, True) == own
     np.savez(tmp_path / "cm.npz", matrix=np.array(own) * 2)
     args = dream.build_parser().parse_args(["x.png", "--decorrelate", str(tmp_path / "cm.npz")])

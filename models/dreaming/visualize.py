@@ -30,7 +30,7 @@ def visualize(net, targets, height, width, steps=200, rate=0.05, seed=0, callbac
     rng = np.random.default_rng(seed)
     spectrum = mx.array(rng.normal(0, 0.01, (2, height, width // 2 + 1, 3)).astype(np.float32))
     scale = frequency_scale(height, width)
-    colors = mx.array(normalize_matrix(net.metadata.get("color_matrix") or IMAGENET_COLORS).astype(np.float32))
+    colors = mx.array(normalize_matrix(net.metadata.color_matrix or IMAGENET_COLORS).astype(np.float32))
     objective = objective_function(net, linear(targets))
 
     def picture(spectrum):
