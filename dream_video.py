@@ -316,7 +316,7 @@ def main(arguments=None):
     net = models.load(args.model, args.weights)
     scheduled = [target for entry in schedule for target in entry.get("layers", [])]
     if scheduled and not args.layers and not args.classes:
-        options["layers"] = [net.metadata["layer"]]  # the network's own, which has to be named to be blended
+        options["layers"] = [net.metadata.layer]  # the network's own, which has to be named to be blended
     targets = parse_targets(net, [*(options["layers"] or []), *scheduled], args.classes)
     video = open_video(args) if args.film else None
     image = next(read_resized(video, args)) if video else load_image(args)

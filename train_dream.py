@@ -29,7 +29,6 @@ from models import weights_file
 from models.dreaming.options import CLASS_DEFAULTS
 from models.dreaming.targets import parse_targets
 from models.network import Network
-from models.registry import FREEZE_TO
 from models.training import checkpoints, freezing
 from models.training import step as learning
 from models.training.batches import share_batches
@@ -273,11 +272,11 @@ def prepare(args, train_set, val_set):
 
     net, new = starting_network(args, classes, quiet)
     if not net.accepts_size(args.image_size, args.image_size, ["logits"]):
-        raise UsageError(f"--image-size {args.image_size}: too small for {net.metadata['model']}")
+        raise UsageError(f"--image-size {args.image_size}: too small for {net.metadata.model}")
     if args.preview:
         read_image(args.preview)
         parse_targets(net, args.preview_layers, args.preview_class)
-    net.metadata |= colours(args, train_set)
+    net.metadata = net.metadata.replace(**colours(args, train_set))
     learned = freezing.learned_paths(net, frozen_to(args, net), args.train)
     frozen = freezing.freeze(net, learned)
     cut = freezing.split_layer(net, learned)
@@ -290,7 +289,7 @@ def prepare(args, train_set, val_set):
     optimizers = learning.make_optimizers(
         net, args.optimizer, args.lr, args.head_lr, head, args.momentum, args.weight_decay
     )
-    untrained = not freezing.classifier_paths(net.metadata["model"]).isdisjoint(new)
+    untrained = not freezing.classifier_paths(net.metadata.model).isdisjoint(new)
     run = Run(args, net, frozen, cut, optimizers, group, settings, untrained)
     start_or_resume(run)
     million = sum(array.size for _, array in tree_flatten(net.trainable_parameters())) / 1e6
@@ -305,22 +304,22 @@ def starting_network(args, classes, quiet):
     if not quiet:
         models.advise(path)
     if args.from_scratch:
-        model, arrays, metadata, has_aux = args.base or "googlenet", {}, {"classes": None}, True
+        model, arrays, has_aux = args.base or "googlenet", {}, True
+        metadata = weights_file.Metadata(model, dtype="float16")
     else:
         arrays, metadata = weights_file.read(path)
-        model, has_aux = metadata["model"], metadata["aux"]
+        model, has_aux = metadata.model, metadata.aux
         if args.base not in (None, model):
             raise UserError(f"{path}: these are weights of {model}, not of {args.base}")
-        metadata |= {"source": path.name, "source_sha256": sha256(path)}
+        metadata = metadata.replace(source=path.name, source_sha256=sha256(path))
     entry = models.entry(model)
     if args.aux == "train" and not entry.aux:
         raise UsageError(f"--aux train: {model} has no auxiliary classifiers")
     aux = entry.aux and (args.aux == "train" or (has_aux and args.aux is None))
     net = freezing.new_network(model, len(classes), aux, args.seed)
-    known = metadata["classes"] == classes  # then the classifier is worth keeping
-    net.metadata = {**weights_file.statistics_of(entry), **metadata, "model": model, "num_classes": len(classes)}
+    known = metadata.classes == classes  # then the classifier is worth keeping
     # the base's own layer may be a frozen one, of which the new network dreams just as the old
-    net.metadata |= {"classes": classes, "aux": aux, "layer": entry.default_layer}
+    net.metadata = metadata.replace(num_classes=len(classes), classes=classes, aux=aux, layer=entry.default_layer)
     return net, freezing.transfer(net, arrays, known)
 
 
@@ -338,7 +337,7 @@ def colours(args, train_set):
 def frozen_to(args, net):
     if args.from_scratch or args.train or args.freeze_to == "none":
         return None
-    return args.freeze_to or FREEZE_TO[net.metadata["model"]]
+    return args.freeze_to or models.entry(net.metadata.model).freeze_to
 
 
 def loader(run, folder, augmentation=None):
@@ -354,7 +353,7 @@ def loader(run, folder, augmentation=None):
     before = run.net.layers[: run.net.layers.index(run.cut) + 1]
     arrays = {path: arrays[path] for path in frozen if any(freezing.below(path, layer) for layer in before)}
     views = 2 if augmentation and augmentation.flip else 1
-    meta = [run.net.metadata[key] for key in ("model", "mean", "std", "channel_order")]
+    meta = [getattr(run.net.metadata, key) for key in ("model", "mean", "std", "channel_order")]
     name = fingerprint(folder, arrays, run.cut, args.image_size, views, meta)
     own = "" if run.first else f"-{group.rank()}"  # ranks on one machine would write the same file
     features = compute_features(
@@ -438,7 +437,7 @@ class Interrupt:
 def evaluate_file(args):
     """--eval: a table of how good a weights file is on a folder; on what was held out, if it was trained on it."""
     net = models.load(args.base, args.weights)
-    then = net.metadata.get("training", {})
+    then = net.metadata.extra.get("training", {})
     size = args.image_size or then.get("image_size", 224)
     seed = then.get("seed", 0) if args.seed is None else args.seed
     train_set, val_set = read_folder(args.folder, then.get("val", 0.1) if args.val is None else args.val, seed)
@@ -492,7 +491,7 @@ def settings_of(args, net, train_set):
     names = ("epochs", "batch_size", "optimizer", "lr", "head_lr", "momentum", "weight_decay", "schedule", "warmup")
     names += ("clip", "label_smoothing", "balance", "seed", "image_size", "val", "cache", "freeze_to", "train")
     settings = {name: getattr(args, name) for name in names}
-    settings |= {"model": net.metadata["model"], "aux": net.metadata["aux"], "base": net.metadata.get("source_sha256")}
+    settings |= {"model": net.metadata.model, "aux": net.metadata.aux, "base": net.metadata.source_sha256}
     pictures = "".join(f"{path} {label}" for path, label in zip(train_set.paths, train_set.labels, strict=True))
     settings |= {"augmentation": repr(args.augmentation), "pictures": zlib.crc32(pictures.encode())}
     return settings
@@ -544,14 +543,14 @@ def selection_key(row):
 def export(run, row):
     """The weights file for dream.py."""
     args, net = run.args, run.net
-    source = net.metadata.get("source")
+    source = net.metadata.source
     summary = {key: value for key, value in row.items() if key not in ("seconds", "waited")}
     origin = f"{f'fine-tuned from {source}' if source else 'trained from scratch'} on {Path(args.folder).name}"
-    if net.metadata.get("origin"):
-        origin += f"; the former: {net.metadata['origin']}"
-    metadata = {**net.metadata, "origin": origin, "training": {**run.settings, **summary}}
+    if net.metadata.origin:
+        origin += f"; the former: {net.metadata.origin}"
+    metadata = net.metadata.replace(origin=origin, training={**run.settings, **summary})
     # frozen weights keep every bit
-    dtype = "float16" if net.metadata.get("dtype", "float16") == "float16" else "float32"
+    dtype = "float16" if net.metadata.dtype == "float16" else "float32"
     weights_file.write(args.output, {p: np.array(a) for p, a in tree_flatten(net.parameters())}, metadata, dtype)
 
 
@@ -607,7 +606,7 @@ def preview_rows(args, net):
     """{end of its files' names: (caption, arguments of deepdream())} of the rows of the preview."""
     if args.preview_class:
         return {f"-{name}.png": (name, {"classes": name, **CLASS_DEFAULTS}) for name in args.preview_class}
-    return {".png": (" ".join(args.preview_layers or [net.metadata["layer"]]), {"layers": args.preview_layers})}
+    return {".png": (" ".join(args.preview_layers or [net.metadata.layer]), {"layers": args.preview_layers})}
 
 
 if __name__ == "__main__":

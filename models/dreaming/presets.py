@@ -6,18 +6,9 @@ their layers: shallow ones dream of strokes, middle ones of patterns and eyes, d
 
 from dataset.cli import UsageError, suggest
 
-GOOGLENET = ("inception3a", "inception3b", "inception4c")
-LAYERS = {  # shallow, middle, deep
-    "googlenet": GOOGLENET,
-    "googlenet_bvlc": GOOGLENET,
-    "googlenet_places365": GOOGLENET,
-    "inception_v3": ("Mixed_5b", "Mixed_5d", "Mixed_6c"),
-    "vgg16": ("relu3_1", "relu4_1", "relu5_1"),
-    "vgg19": ("relu3_1", "relu4_1", "relu5_1"),
-    "resnet50": ("layer1", "layer2", "layer3"),
-    "alexnet": ("relu2", "relu3", "relu5"),
-}
-SHALLOW, MIDDLE, DEEP = range(3)
+from ..registry import entry
+
+SHALLOW, MIDDLE, DEEP = range(3)  # of the registry's preset_layers
 
 # name: (what it looks like, options for the starter network, depth and options for the others)
 PRESETS = {
@@ -77,4 +68,4 @@ def preset(name, model):
     if name not in PRESETS:
         raise UsageError(f"there is no preset {name!r}: {suggest(name, PRESETS)}")
     _, starter, (depth, options) = PRESETS[name]
-    return dict(starter) if model == "starter" else {"layers": [LAYERS[model][depth]]} | options
+    return dict(starter) if model == "starter" else {"layers": [entry(model).preset_layers[depth]]} | options

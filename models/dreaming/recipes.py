@@ -24,7 +24,7 @@ def make_recipe(net, source, options):
     """Return the recipe of what is made of the file called `source` with the network and `options`, {name: value}."""
     return {
         "version": __version__,
-        "model": net.metadata["model"],
+        "model": net.metadata.model,
         "weights": net.path.name,
         "weights_sha256": net.weights_sha256,
         "picture": source,
@@ -36,7 +36,7 @@ def recipe_options(net, args):
     """Return {name: value} of the parsed options that decide about an image, as JSON has them; the network's name."""
     options = {name: getattr(args, name) for name in OPTIONS}
     options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    return options | {"model": net.metadata["model"]}
+    return options | {"model": net.metadata.model}
 
 
 def to_text(recipe):

@@ -32,7 +32,7 @@ def parse_targets(net, layers=None, classes=None):
     layers = [layers] if isinstance(layers, (str, Target)) else layers or []
     classes = [classes] if isinstance(classes, (str, int)) else classes or []
     if not layers and not classes:
-        layers = [net.metadata["layer"]]
+        layers = [net.metadata.layer]
     return [parse_target(net, text) for text in layers] + [parse_class(net, str(text)) for text in classes]
 
 

@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from dataset.cli import UsageError, suggest
 
 from ..registry import entry
+from ..weights_file import Metadata
 
 
 def below(path, module):
@@ -33,7 +34,7 @@ def new_network(model, num_classes, aux=False, seed=0):
     Normal, of variance 2 / fan-in (He et al., Delving Deep into Rectifiers, 2015); the classifiers of standard
     deviation 0.01, so that at first every class is as likely as another. Biases are 0, batch norm is the identity.
     """
-    net = entry(model).build(num_classes, aux=aux).eval()
+    net = Metadata(model, num_classes, aux=aux).build().eval()
     last = classifier_paths(model, aux)
     values = []
     for path, array in tree_flatten(net.parameters()):
@@ -60,7 +61,7 @@ def transfer(net, arrays, classes_too=False):
     """Give the network those of the arrays {path: array} that it has a place for, its classifiers left out unless
     `classes_too`. Returns the paths of the parameters that stay new."""
     own = {path: array.shape for path, array in tree_flatten(net.parameters())}
-    last = set() if classes_too else classifier_paths(net.metadata["model"], net.metadata["aux"])
+    last = set() if classes_too else classifier_paths(net.metadata.model, net.metadata.aux)
     taken = {p: a for p, a in arrays.items() if p in own and p not in last and tuple(a.shape) == own[p]}
     net.update(tree_unflatten([(path, mx.array(np.asarray(a, np.float32))) for path, a in taken.items()]))
     return [path for path in paths_of(net) if path not in taken]

@@ -63,7 +63,7 @@ def test_whose_matrix_decorrelates(net, monkeypatch, tmp_path):
     own = [[1.0, 0, 0], [0, 0.5, 0], [0, 0, 0.25]]
     assert gradients.color_matrix(net, None) is None
     assert gradients.color_matrix(net, True) == gradients.IMAGENET_COLORS
-    monkeypatch.setitem(net.metadata, "color_matrix", own)
+    monkeypatch.setattr(net.metadata, "color_matrix", own)
     assert gradients.color_matrix(net, True) == own
     np.savez(tmp_path / "cm.npz", matrix=np.array(own) * 2)
     args = dream.build_parser().parse_args(["x.png", "--decorrelate", str(tmp_path / "cm.npz")])

@@ -27,5 +27,5 @@ def test_classes_by_name_and_number(net):
 
 
 def test_the_weights_name_their_layer(net, monkeypatch):
-    monkeypatch.setitem(net.metadata, "layer", "inception3b")
+    monkeypatch.setattr(net.metadata, "layer", "inception3b")
     assert parse_targets(net) == [Target("inception3b")]
