@@ -10,7 +10,7 @@ import numpy as np
 
 from dataset.augment import Augmentation, centre_crop
 from dataset.cli import UserError, log
-from dataset.images import read_image, to_uint8
+from dataset.images import read_image, read_picture, to_uint8
 from dataset.workers import Workers, cores
 
 MAX_PIXELS = 128_000_000  # a picture beyond it would cost a worker gigabytes; prepare.py leaves those out too
@@ -227,3 +227,15 @@ def read_at(plan, order, place, errors):
         except UserError as error:
             errors.append((plan.paths[index], str(error)))
     return None, -1
+
+
+def pixel_reader(_):
+    """Return a worker's function: path -> (None or why it cannot be read, its pixels, uint8 N x 3)."""
+
+    def read(path):
+        try:
+            return None, np.asarray(read_picture(path, MAX_PIXELS)).reshape(-1, 3)
+        except UserError as error:
+            return str(error), None
+
+    return read
