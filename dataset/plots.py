@@ -151,3 +151,40 @@ def contact_sheets(cells, width=200, columns=5, rows=6):
                 label = label[:-3] + ".."
             draw.text((x, y + height + 1), label, "black", font(11))
         yield np.asarray(sheet, np.float32)
+
+
+def color_axes(mean, matrix, colors):
+    """Return an image 620 x 880: the colors along each column of a color matrix, from -2 to 2 standard deviations about
+    the mean (3,), 0..1; then a sample of pixels N x 3, 0..255, and the same whitened, along the first two axes."""
+    from PIL import Image, ImageDraw
+
+    sheet = Image.new("RGB", (880, 620), "gainsboro")
+    draw = ImageDraw.Draw(sheet)
+    share = (matrix**2).sum(axis=0) / max((matrix**2).sum(), 1e-12)
+    steps = np.linspace(-2, 2, 840)
+    for axis in range(3):
+        strip = np.clip(mean + steps[:, None] * matrix[:, axis], 0, 1) * 255
+        strip = np.broadcast_to(np.rint(strip).astype(np.uint8), (26, 840, 3))
+        sheet.paste(Image.fromarray(np.ascontiguousarray(strip)), (20, 24 + 46 * axis))
+        text = f"colour axis {axis + 1}, -2 to 2 standard deviations; {share[axis]:.1%} of the variance"
+        draw.text((20, 7 + 46 * axis), text, "black", font())
+
+    dots = np.asarray(sheet).copy()
+    values = colors / 255
+    variances = (matrix**2).sum(axis=0)
+    inverse = matrix / np.where(variances > 1e-9, variances, np.inf)  # columns are orthogonal: M^-1 = inverse^T
+    whitened = (values - mean) @ inverse
+    for left, points in ((20, values[:, [0, 2]]), (450, whitened[:, :2] / 8 + 0.5)):
+        column = left + np.rint(points[:, 0] * 409).astype(int)
+        row = 599 - np.rint(points[:, 1] * 409).astype(int)
+        inside = (column >= left) & (column < left + 410) & (row >= 190) & (row < 600)
+        dots[row[inside], column[inside]] = colors[inside]
+    sheet = Image.fromarray(dots)
+    draw = ImageDraw.Draw(sheet)
+    for left, text in (
+        (20, "before: red to the right, blue upwards, 0..255"),
+        (450, "whitened: axes 1 and 2, -4 to 4 standard deviations"),
+    ):
+        draw.rectangle((left - 1, 189, left + 410, 600), outline="grey")
+        draw.text((left, 164), text, "black", font())
+    return np.asarray(sheet, np.float32)
