@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import time
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 from dataset.cli import UserError
@@ -146,8 +146,9 @@ class ScanCache:
 
 
 def read_entry(path, stamp, info):
-    encoded = {name: base64.b64encode(getattr(info, name)).decode() for name in BINARY}
-    return {"read": path, "stamp": stamp, **asdict(info), **encoded}
+    values = {field.name: getattr(info, field.name) for field in fields(ImageInfo)}
+    values |= {name: base64.b64encode(values[name]).decode() for name in BINARY}
+    return {"read": path, "stamp": stamp, **values}
 
 
 def absolute_path(source):
