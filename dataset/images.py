@@ -1,12 +1,16 @@
-"""Pictures to arrays and back: the one reader and the one writer of image files.
+"""Read and write image files: the one reader and the one writer.
 
 An image is a float32 array H x W x 3, sRGB, 0..255.
 """
 
+import io
+import os
 import warnings
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from dataset.cli import UserError
 from dataset.files import atomic_write
@@ -19,59 +23,55 @@ GREY_LEVELS = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # Pillow's modes of
 MAX_PIXELS = 1_000_000_000  # more than any camera; beyond it a file is taken for a decompression bomb
 
 
-class PictureError(UserError):
-    """A file that is no whole picture; `reason` says in a word or two what is wrong, without its path."""
+class ImageError(UserError):
+    """A file that is no whole image; `reason` says in a word or two what is wrong, without its path."""
 
     def __init__(self, path, reason, detail):
         super().__init__(f"{path}: {detail}")
         self.reason = reason
 
 
-def read_image(path, max_pixels=MAX_PIXELS):
-    """The picture at `path` as float32 H x W x 3, 0..255; alpha, if any, is left out.
+def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read an image file as float32 H x W x 3, sRGB, 0..255, upright; alpha, if any, is left out.
 
-    Raises PictureError where there is no such file, or it is no whole picture.
+    max_pixels: what is larger is refused unread. Raises ImageError where there is no such file, or no whole image.
     """
     return read_image_and_alpha(path, max_pixels)[0]
 
 
 def read_image_and_alpha(path, max_pixels=MAX_PIXELS):
-    """(image, alpha): float32 H x W x 3 and H x W or None, both 0..255.
+    """Read (image, alpha): float32 H x W x 3 and H x W or None, both 0..255.
 
-    EXIF orientation is obeyed; palette, grey, 16-bit, CMYK and colour-managed pictures become sRGB.
+    EXIF orientation is obeyed; palette, grey, 16-bit, CMYK and color-managed images become sRGB.
     """
-    picture = open_picture(path, max_pixels)
+    image = open_image(path, max_pixels)
     alpha = None
-    if has_alpha(picture):
-        rgba = picture.convert("RGBA")
+    if has_alpha(image):
+        rgba = image.convert("RGBA")
         alpha = np.asarray(rgba.getchannel("A"), np.float32)
-        picture = rgba.convert("RGB")
+        image = rgba.convert("RGB")
         alpha = None if alpha.min() == 255 else alpha
-    elif picture.mode in GREY_LEVELS:
-        return np.repeat(grey_levels(picture)[:, :, None], 3, axis=2), None
-    return np.asarray(picture.convert("RGB"), np.float32), alpha
+    elif image.mode in GREY_LEVELS:
+        return np.repeat(grey_levels(image)[:, :, None], 3, axis=2), None
+    return np.asarray(image.convert("RGB"), np.float32), alpha
 
 
-def read_picture(path, max_pixels=MAX_PIXELS):
-    """What read_image reads, as an 8-bit RGB PIL image: a quarter of the memory."""
-    from PIL import Image
-
-    picture = open_picture(path, max_pixels)
-    if picture.mode in GREY_LEVELS:
-        return Image.fromarray(np.rint(grey_levels(picture)).astype(np.uint8)).convert("RGB")
-    if has_alpha(picture):
-        picture = picture.convert("RGBA")
-    return picture.convert("RGB")
+def read_rgb(path, max_pixels=MAX_PIXELS):
+    """Read what read_image() reads as an 8-bit RGB PIL image, which takes a quarter of the memory."""
+    image = open_image(path, max_pixels)
+    if image.mode in GREY_LEVELS:
+        return Image.fromarray(np.rint(grey_levels(image)).astype(np.uint8)).convert("RGB")
+    if has_alpha(image):
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
-def has_alpha(picture):
-    return picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
+def has_alpha(image):
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
-def open_picture(path, max_pixels=MAX_PIXELS):
-    """A PIL image, decoded to the last pixel, upright, in sRGB if it said what its colours were."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
+def open_image(path, max_pixels=MAX_PIXELS):
+    """Return a PIL image, decoded to the last pixel, upright, in sRGB if it said what its colors were."""
     path, formats = Path(path), FORMATS
     if path.suffix.lower() in (".heic", ".heif"):
         register_heif(path)
@@ -80,67 +80,61 @@ def open_picture(path, max_pixels=MAX_PIXELS):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF is not worth a warning: the pixels count
-            picture = Image.open(path, formats=formats)
-            width, height = picture.size
+            image = Image.open(path, formats=formats)
+            width, height = image.size
             if width * height > max_pixels:
-                raise PictureError(
+                raise ImageError(
                     path, "too large", f"{width} x {height} is more than {max_pixels:,} pixels; it is not read"
                 )
-            picture.load()
-            return ImageOps.exif_transpose(to_srgb(picture))
+            image.load()
+            return ImageOps.exif_transpose(to_srgb(image))
     except FileNotFoundError:
-        raise PictureError(path, "no such file", "no such file") from None
+        raise ImageError(path, "no such file", "no such file") from None
     except IsADirectoryError:
-        raise PictureError(path, "not a picture", "is a folder, not a picture") from None
+        raise ImageError(path, "not a picture", "is a folder, not a picture") from None
     except PermissionError:
-        raise PictureError(path, "no permission", "no permission to read it") from None
+        raise ImageError(path, "no permission", "no permission to read it") from None
     except UnidentifiedImageError:
-        raise PictureError(path, "not a picture", "not a picture that can be read") from None
+        raise ImageError(path, "not a picture", "not a picture that can be read") from None
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, OverflowError) as error:
         # what Pillow's decoders raise on broken files; the text is theirs
-        raise PictureError(path, "broken", f"broken picture: {error}") from None
+        raise ImageError(path, "broken", f"broken picture: {error}") from None
 
 
 def register_heif(path):
     try:
         import pillow_heif
     except ImportError:
-        raise PictureError(path, "needs pillow-heif", "HEIC pictures need `pip install pillow-heif`") from None
+        raise ImageError(path, "needs pillow-heif", "HEIC pictures need `pip install pillow-heif`") from None
     pillow_heif.register_heif_opener()
 
 
-def to_srgb(picture):
-    """Colours of another profile (Display P3 from a phone, Adobe RGB, CMYK) converted to sRGB."""
-    profile = picture.info.get("icc_profile")
-    if not profile or picture.mode not in ("RGB", "RGBA", "CMYK"):
-        return picture
-    import io
-
-    from PIL import ImageCms
-
-    mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+def to_srgb(image):
+    """Convert colors of another profile (Display P3 from a phone, Adobe RGB, CMYK) to sRGB."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return image
+    mode = "RGBA" if image.mode == "RGBA" else "RGB"
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
     except (ImageCms.PyCMSError, OSError):
-        return picture  # a broken profile: take the numbers as they are
+        return image  # a broken profile: take the numbers as they are
     converted.info.pop("icc_profile", None)
     return converted
 
 
-def grey_levels(picture):
-    """0..255 float32 from 16-bit, 32-bit or floating-point grey."""
-    levels = np.asarray(picture, np.float32)
-    if picture.mode == "F":
+def grey_levels(image):
+    """Return 16-bit, 32-bit or floating-point grey as float32 H x W, 0..255."""
+    levels = np.asarray(image, np.float32)
+    if image.mode == "F":
         levels = np.nan_to_num(levels)
         return np.clip(levels * (255 if levels.max() <= 1 else 1), 0, 255)
     return np.clip(levels / (257 if levels.max() > 255 else 1), 0, 255)
 
 
 def resize_image(image, size):
-    """H x W x C or H x W float32, resampled to `size` (height, width) by Lanczos, without a detour through 8 bits."""
-    from PIL import Image
-
+    """Return H x W x C or H x W float32 resampled to `size` (height, width) by Lanczos, at full precision."""
     if image.ndim == 3:
         return np.dstack([resize_image(channel, size) for channel in np.moveaxis(image, 2, 0)])
     resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.LANCZOS)
@@ -169,13 +163,14 @@ def resize_linear(image, size):
     return ndimage.zoom(image, (size[0] / image.shape[0], size[1] / image.shape[1], 1), order=1)
 
 
-def write_image(path, image, alpha=None, quality=95, **options):
+def write_image(
+    path: str | os.PathLike, image: np.ndarray, alpha: np.ndarray | None = None, quality: int = 95, **options
+) -> None:
     """Write float32 H x W x 3 (0..255, rounded and clipped), with alpha H x W where the format has it.
 
-    The suffix of `path` chooses PNG, JPEG or WebP; UserError otherwise. `options` go to Pillow's save().
+    The suffix of `path` chooses PNG, JPEG or WebP; UserError otherwise. quality: 0..100, of JPEG and WebP.
+    `options` go to Pillow's save().
     """
-    from PIL import Image
-
     path = Path(path)
     check_writable(path)
     levels = to_uint8(image)
@@ -199,8 +194,6 @@ def check_writable(path):
 
 def write_animation(path, frames, duration=100):
     """Write float32 H x W x 3 frames (0..255) as an animated .gif or .webp; each lasts `duration` ms, the last 2 s."""
-    from PIL import Image
-
     pictures = [Image.fromarray(to_uint8(frame)) for frame in frames]
     options = {"quality": 85} if Path(path).suffix.lower() == ".webp" else {"optimize": True}
     durations = [duration] * (len(pictures) - 1) + [2000]
@@ -221,9 +214,6 @@ EXIF_IFD, USER_COMMENT, ASCII = 0x8769, 0x9286, b"ASCII\0\0\0"
 
 def text_options(path, text):
     """Return what write_image(path, ...) takes as `options` to put a text into the file."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
     if Path(path).suffix.lower() == ".png":
         info = PngInfo()
         info.add_text(TEXT_KEY, text)
@@ -235,8 +225,6 @@ def text_options(path, text):
 
 def read_text(path):
     """Return the text in a picture, "" where there is none. Raises UserError where it is no picture."""
-    from PIL import Image
-
     try:
         with Image.open(path) as picture:
             text = getattr(picture, "text", {}).get(TEXT_KEY)
