@@ -19,14 +19,15 @@ HEADER = re.compile(
 STORED = {f"{order}{kind}" for order in "<>|=" for kind in ("f2", "f4", "f8", "V2", "i1", "u1", "i4", "i8")}
 
 
-def npy_entries(path):
-    """Yield (name, array) for every .npy in a zip archive. Raises UserError."""
+def npy_entries(path, wanted=lambda name: True):
+    """Yield (name, array) for every .npy in a zip archive whose name is `wanted`. Raises UserError."""
     with archive(path) as (names, entry):
         foreign = [name for name in names if not name.endswith(".npy")]
         if foreign or not names:
             raise UserError(f"{path}: not a weights file; if it is a checkpoint: python convert.py {path}")
         for name in names:
-            yield name.removesuffix(".npy"), npy(entry(name), f"{path}: {name}")
+            if wanted(name.removesuffix(".npy")):
+                yield name.removesuffix(".npy"), npy(entry(name), f"{path}: {name}")
 
 
 def is_npz(path):

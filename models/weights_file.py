@@ -1,7 +1,9 @@
 """The weights format: one .npz, read and written here and nowhere else.
 
 An array a parameter, named by its path in the network, in MLX's layout (convolutions O x H x W x I); and an entry
-`__metadata__`, UTF-8 JSON as uint8: `format` (1), the fields of Metadata, and whatever keys its writer adds.
+`__metadata__`, UTF-8 JSON as uint8: `format`, the fields of Metadata, and whatever keys its writer adds. Other entries
+whose names begin with "__" belong to no layer: extras, such as a background (models/dreaming/background.py). The format
+is 2 where there are extras, else 1.
 
 bfloat16 is stored as MLX stores it (two raw bytes, '<V2'); int8 as KEY_int8 with KEY_scale, one scale an output
 channel. The files published as NickMystic/DeepDream-MLX have no metadata, torchvision's names and its O x I x H x W:
@@ -23,8 +25,9 @@ from .conversion.identification import identify
 from .npz import from_bfloat16, npy_entries, to_bfloat16
 from .registry import REGISTRY
 
-FORMAT = 1
+FORMAT = 2  # the newest
 METADATA = "__metadata__"
+EXTRA = "__"  # what the names of entries begin with that belong to no layer
 DTYPES = ("float16", "float32", "bfloat16", "int8")
 
 
@@ -108,10 +111,10 @@ class Metadata:
         known = {"model": None} | {key: value for key, value in items.items() if key in fields}
         return cls(**known, extra={key: items[key] for key in items if key not in fields and key != "format"})
 
-    def to_dict(self):
-        """Return the names and values that a weights file holds, in the order that files have always had."""
+    def to_dict(self, version=1):
+        """Return the names and values that a file of the format `version` holds, in the order they have always had."""
         fields = {key: value for key, value in vars(self).items() if key not in ("model", "extra")}
-        return {**fields, "model": self.model, "format": FORMAT, **self.extra}
+        return {**fields, "model": self.model, "format": version, **self.extra}
 
 
 def is_count(value):
@@ -136,7 +139,8 @@ def read(path):
     """
     path = Path(path)
     stored = dict(npy_entries(path))
-    text = stored.pop(METADATA, None)
+    text = stored.get(METADATA)
+    stored = {key: array for key, array in stored.items() if not key.startswith(EXTRA)}
     try:
         arrays = decode(stored)
         if text is None:
@@ -149,17 +153,29 @@ def read(path):
         raise UserError(f"{path}: its metadata cannot be read; the file is damaged") from None
 
 
-def write(path, arrays, metadata, dtype="float16"):
+def read_extras(path, start=""):
+    """Return {NAME: array} of a weights file's entries __START + NAME."""
+    start = EXTRA + start
+
+    def wanted(name):
+        return name.startswith(start) and name != METADATA
+
+    return {name.removeprefix(start): array for name, array in npy_entries(path, wanted)}
+
+
+def write(path, arrays, metadata, dtype="float16", extras=None):
     """Write {parameter path: array} and Metadata, whole or not at all.
 
+    extras: {NAME: array}, stored as they are, as the entries __NAME.
     dtype: how arrays are stored. With float16, an array that holds a number beyond its range stays float32; with
     int8, everything but the weights of convolutions and classifiers stays float16.
     Raises UserError where a weight is no finite number.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is none of {DTYPES}")
-    text = json.dumps(metadata.replace(dtype=dtype).to_dict(), ensure_ascii=False)
+    text = json.dumps(metadata.replace(dtype=dtype).to_dict(2 if extras else 1), ensure_ascii=False)
     entries = {METADATA: np.frombuffer(text.encode(), np.uint8)}
+    entries |= {EXTRA + name: np.asarray(array) for name, array in (extras or {}).items()}
     for key, array in arrays.items():
         array = np.asarray(array)
         if not np.isfinite(array).all():
