@@ -27,6 +27,8 @@ SYMMETRIC = Normalization((127.5,) * 3, (127.5,) * 3)  # 2x - 1: what torchvisio
 CAFFE = Normalization((123.0, 117.0, 104.0), (1.0,) * 3, "BGR")
 PLACES = Normalization((116.676, 112.514, 104.051), (1.0,) * 3, "BGR")
 
+INCEPTION = ("inception4c", "inception4d", "inception4e", "inception5a", "inception5b")
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
@@ -38,6 +40,7 @@ class NetworkSpec:
     default_layer: str  # dreamed on unless another is asked for
     preset_layers: tuple  # shallow, middle, deep: what the presets dream on
     freeze_to: str  # fine-tuning leaves all up to here as it is: edges and textures, which every image is made of
+    concept_layers: tuple  # where a concept may be taken, by default at the last (models/dreaming/concepts.py)
     sources: tuple  # of the published weights, the best first; those that follow are asked when it fails
     num_classes: int = 1000
     aux: bool = False  # whether the architecture has auxiliary classifiers
@@ -55,6 +58,7 @@ REGISTRY = {
         default_layer="inception4c",
         preset_layers=("inception3a", "inception3b", "inception4c"),
         freeze_to="inception3b",
+        concept_layers=INCEPTION,
         sources=(torchvision("googlenet-1378be20.pth", 52), published("googlenet")),
         aux=True,
     ),
@@ -65,6 +69,7 @@ REGISTRY = {
         default_layer="inception4c",
         preset_layers=("inception3a", "inception3b", "inception4c"),
         freeze_to="inception3b",
+        concept_layers=INCEPTION,
         sources=(
             Source(
                 "http://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel",
@@ -84,6 +89,7 @@ REGISTRY = {
         default_layer="inception4c",
         preset_layers=("inception3a", "inception3b", "inception4c"),
         freeze_to="inception3b",
+        concept_layers=INCEPTION,
         sources=(
             Source("http://places2.csail.mit.edu/models_places365/googlenet_places365.caffemodel", CC_BY),
             Source("https://pytorch-tutorial-assets.s3.amazonaws.com/captum/inceptionv1_places365.pth", CC_BY),
@@ -101,6 +107,7 @@ REGISTRY = {
         default_layer="Mixed_6c",
         preset_layers=("Mixed_5b", "Mixed_5d", "Mixed_6c"),
         freeze_to="Mixed_5d",
+        concept_layers=("Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c"),
         sources=(
             torchvision("inception_v3_google-0cc3c7bd.pth", 109),
             torchvision("inception_v3_google-1a9a5a14.pth", 109),
@@ -115,6 +122,7 @@ REGISTRY = {
         default_layer="relu4_3",
         preset_layers=("relu3_1", "relu4_1", "relu5_1"),
         freeze_to="pool3",
+        concept_layers=("features.22", "features.29"),
         sources=(torchvision("vgg16-397923af.pth", 553), timm("vgg16", 553), published("vgg16")),
     ),
     "vgg19": NetworkSpec(
@@ -124,6 +132,7 @@ REGISTRY = {
         default_layer="relu4_4",
         preset_layers=("relu3_1", "relu4_1", "relu5_1"),
         freeze_to="pool3",
+        concept_layers=("features.26", "features.35"),
         sources=(torchvision("vgg19-dcbb9e9d.pth", 575), timm("vgg19", 575), published("vgg19")),
     ),
     "resnet50": NetworkSpec(
@@ -133,6 +142,7 @@ REGISTRY = {
         default_layer="layer3",
         preset_layers=("layer1", "layer2", "layer3"),
         freeze_to="layer2",
+        concept_layers=("layer3", "layer4"),
         sources=(torchvision("resnet50-0676ba61.pth", 103), timm("resnet50", 103), published("resnet50")),
     ),
     "alexnet": NetworkSpec(
@@ -142,6 +152,7 @@ REGISTRY = {
         default_layer="relu5",
         preset_layers=("relu2", "relu3", "relu5"),
         freeze_to="pool2",
+        concept_layers=("features.7", "features.9", "features.11"),
         sources=(torchvision("alexnet-owt-7be5be79.pth", 244), torchvision("alexnet-owt-4df8aa71.pth", 244)),
     ),
 }
