@@ -121,7 +121,7 @@ def make_backgrounds(net, layers, photographs, quiet=False):
     UserError where there are no photographs.
     """
     paths = list_images(photographs)
-    wanted = [net.resolve(layer) for layer in entry(net.metadata["model"]).concept_layers]
+    wanted = [net.resolve(layer) for layer in entry(net.metadata.model).concept_layers]
     wanted += [layer for layer in layers if layer not in wanted]
     source = images_digest(paths, feature_digest(net))
     kept = dict(npy_entries(kept_path(net))) if kept_path(net).exists() else {}
