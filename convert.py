@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import models
-from models import weights_file
+from models import fingerprint, weights_file
 from models.conversion import downloads, publishing, state_dict
+from models.dreaming.concepts import is_concept, read_concept
 
 import numpy as np
 
@@ -40,6 +41,9 @@ def convert(path, output=None, model=None, dtype="float16", changes=None, origin
     if classes and len(classes) != count:
         raise UserError(f"{path}: its classifier has {count} classes, but there are {len(classes)} names")
     metadata = metadata.replace(origin=metadata.origin or origin).replace(**changes)
+    metadata.extra.pop("feature_digest", None)  # of the file that is converted, which may be another's
+    if dtype in fingerprint.COARSE:
+        metadata.extra["feature_digest"] = fingerprint.digest_of_arrays(arrays, metadata.model)
     weights_file.write(output, arrays, metadata, dtype)
     return output, metadata, arrays
 
@@ -181,14 +185,33 @@ def print_list():
 
 
 def print_info(path):
-    """Print what a weights file says of itself, a line a fact."""
+    """Print what a weights file, or a saved concept, says of itself, a line a fact."""
+    facts = concept_facts(path) if is_concept(path) else weights_facts(path)
+    facts = {"file": f"{path}, {Path(path).stat().st_size / 1e6:.3g} MB", "sha256": sha256(path)} | facts
+    for key, value in facts.items():
+        print(f"{key + ':':17}{value}")
+
+
+def concept_facts(path):
+    """Return {what: text} of a saved concept."""
+    concept = read_concept(path)
+    return {
+        "concept": concept.name,
+        "made of": concept.origin,
+        "images": concept.images,
+        "layer": f"{concept.layer}, {len(concept.direction)} channels",
+        "offset": f"{concept.offset:g}",
+        "features": concept.weights,
+    }
+
+
+def weights_facts(path):
+    """Return {what: text} of a weights file."""
     arrays, metadata = weights_file.read(path)
     classes = metadata.classes or []
     names = f" ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''})" if classes else ", without names"
     count = metadata.num_classes
     facts = {
-        "file": f"{path}, {Path(path).stat().st_size / 1e6:.1f} MB",
-        "sha256": sha256(path),
         "network": metadata.model,
         "classes": f"{count}{names}" if count else "none: the file has no classifier",
         "auxiliary heads": "yes" if metadata.aux else "no",
@@ -202,9 +225,7 @@ def print_info(path):
         "origin": metadata.origin or "not told",
         "dreams of": metadata.layer,
     }
-    facts |= {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.extra.items()}
-    for key, value in facts.items():
-        print(f"{key + ':':17}{value}")
+    return facts | {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.extra.items()}
 
 
 def numbers(values):
@@ -245,7 +266,7 @@ def build_parser():
     )
     p.add_argument("--keep", action="store_true", help="leave the raw files in toConvert/")
     p.add_argument("--list", action="store_true", help="print the networks, their sources, sizes and terms")
-    p.add_argument("--info", metavar="FILE", help="print what is in a weights file")
+    p.add_argument("--info", metavar="FILE", help="print what is in a weights file or a saved concept")
     p.add_argument(
         "--publish", metavar="OWNER/NAME", help="show what would go to the Hugging Face hub: FILEs (default: all here)"
     )

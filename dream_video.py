@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import models
-from models.dreaming.concepts import direction_digest, parse_concepts
+from models.dreaming.concepts import direction_digest
 from models.dreaming.octaves import octave_sizes
 from models.dreaming.options import (
     CLASS_DEFAULTS,
@@ -25,7 +25,7 @@ from models.dreaming.options import (
     settings,
 )
 from models.dreaming.recipes import make_recipe, to_text
-from models.dreaming.targets import chosen_targets, parse_targets
+from models.dreaming.schedules import schedule_targets
 from models.dreaming.tiles import tile_size
 
 import numpy as np
@@ -356,34 +356,6 @@ def main(arguments=None):
             raise UserError(f"{reason}: finished frames are kept in {folder}; the same command continues") from None
         shutil.rmtree(folder)
     print(args.output)
-
-
-def schedule_targets(net, args, options, schedule):
-    """Return (the targets of all frames, whether the schedule changes them); what folders show is found out here.
-
-    options: deepdream's, in which the targets of the first frame are put; in the schedule, concepts take the place of
-    their paths.
-    """
-    concepts = [path for entry in schedule for path in entry.get("concepts", [])]
-    layers = [target for entry in schedule for target in entry.get("layers", [])]
-    if not concepts and not layers:
-        return chosen_targets(net, args), False
-    if not concepts and not args.concepts:
-        if not args.layers and not args.classes:
-            options["layers"] = [net.metadata.layer]  # the network's own, which has to be named to be blended
-        return parse_targets(net, [*(options["layers"] or []), *layers], args.classes), True
-    if layers:
-        raise UsageError(f"{args.schedule}: layers do not go with concepts; --layers says where those are looked for")
-
-    def found(paths):
-        return parse_concepts(net, paths, args.layers, args.background, args.quiet)
-
-    for entry in schedule:
-        if "concepts" in entry:
-            entry["concepts"] = found(entry["concepts"])
-    scheduled = [entry["concepts"] for entry in schedule if "concepts" in entry]
-    options |= {"layers": None, "concepts": found(args.concepts) if args.concepts else scheduled[0]}
-    return parse_targets(net, None, args.classes, [*options["concepts"], *sum(scheduled, [])]), True
 
 
 def plan_video(net, args, options, video, finished, state):

@@ -231,6 +231,29 @@ def check_concepts(args):
         raise UsageError("--background is what a concept stands out against: it needs --concept")
 
 
+def check_use(args, given):
+    """Raise UsageError where an option of dream.py was given that would have no effect."""
+    alone = {"model", "weights", "layers", "classes", "concepts", "background", "seed", "steps", "noise", "visualize"}
+    useless = {
+        "--visualize": [name for name in ("survey", "preset", *SWITCHES) if args.visualize and name not in alone],
+        "--noise": [name for name in ("width", "max_size") if args.noise],
+        "--survey models": [name for name in ("layers", "classes") if args.survey == "models"],
+        "--survey": [name for name in ("classes", "save_every", "growth", "save_concept") if args.survey],
+        f"--survey {args.survey}": ["concepts"] if args.survey not in (None, "stages", "models") else [],
+    }
+    for option, names in useless.items():
+        for name in names:
+            if name in given:
+                raise UsageError(f"{option} has no use for {SWITCHES.get(name, '--' + name.replace('_', '-'))}")
+    check_concepts(args)
+    if args.save_concept and not (args.concepts and args.save_concept.suffix == ".npz"):
+        raise UsageError("--save-concept FILE.npz saves what --concept finds: it needs that, and a name in .npz")
+    if "growth" in given and not args.save_every:
+        raise UsageError("--growth needs --save-every")
+    if args.visualize and not (args.layers or args.classes or args.concepts):
+        raise UsageError("--visualize: say of what, with --class, --concept or --layers LAYER:CHANNEL")
+
+
 def given_options(parser, words):
     """Return {name: value} of the options that are on a command line, without defaults."""
     unset = object()

@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from dataset import centre_crop
+from dataset import center_crop
 from dataset.cli import UsageError, UserError
 from dataset.images import read_image, write_image
 
@@ -233,7 +233,7 @@ def test_every_way_to_name_images(own, slugs, photographs):
 def test_features_are_those_of_a_validation_image_and_kept(own, slugs, monkeypatch, capsys):
     paths = features.list_images(slugs)
     found = features.image_features(own, paths, [LAYER, "fc"])
-    image = np.rint(centre_crop(read_image(paths[0]), 160))[None]
+    image = np.rint(center_crop(read_image(paths[0]), 160))[None]
     wanted = own.activations(image, [LAYER, "fc"])
     np.testing.assert_allclose(found[LAYER][0], np.array(wanted[LAYER]).mean(axis=(0, 1, 2)), rtol=2e-3, atol=1e-4)
     np.testing.assert_allclose(found["fc"][0], np.array(wanted["fc"])[0], rtol=2e-3, atol=1e-3)
