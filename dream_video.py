@@ -25,7 +25,7 @@ from models.dreaming.options import (
     settings,
 )
 from models.dreaming.recipes import make_recipe, to_text
-from models.dreaming.schedules import schedule_targets
+from models.dreaming.schedules import names_concepts, schedule_targets
 from models.dreaming.tiles import tile_size
 
 import numpy as np
@@ -293,8 +293,10 @@ def parse_arguments(arguments=None):
     args = parser.parse_args(arguments)
     if is_video(args.source):
         parser.set_defaults(**VIDEO_DEFAULTS)
-    if args.concepts or args.classes:
-        parser.set_defaults(**FRAME_CONCEPT_DEFAULTS if args.concepts else FRAME_CLASS_DEFAULTS)
+    concepts = args.concepts or names_concepts(args.schedule)
+    check_concepts(concepts, args.guide, args.background)
+    if concepts or args.classes:
+        parser.set_defaults(**FRAME_CONCEPT_DEFAULTS if concepts else FRAME_CLASS_DEFAULTS)
     args = parser.parse_args(arguments)
     args.film = is_video(args.source)
     args.output = args.output or Path(f"{args.source.stem}_dream.mp4")
@@ -322,7 +324,6 @@ def is_video(path):
 def main(arguments=None):
     args, defaults = parse_arguments(arguments)
     check_output(args)
-    check_concepts(args)
     options = settings(args)
     schedule = read_schedule(args.schedule) if args.schedule else []
     net = models.load(args.model, args.weights)

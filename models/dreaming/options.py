@@ -223,11 +223,11 @@ def dependent_defaults(options):
     return CONCEPT_DEFAULTS if options.get("concepts") else CLASS_DEFAULTS if options.get("classes") else {}
 
 
-def check_concepts(args):
-    """Raise UsageError where an option does not go with concepts, or not without."""
-    if args.concepts and args.guide:
+def check_concepts(concepts, guide, background):
+    """Raise UsageError where there are concepts and a guide, or a background and no concepts."""
+    if concepts and guide:
         raise UsageError("--concept has no use for --guide: take the one or the other")
-    if args.background and not args.concepts:
+    if background and not concepts:
         raise UsageError("--background is what a concept stands out against: it needs --concept")
 
 
@@ -245,7 +245,7 @@ def check_use(args, given):
         for name in names:
             if name in given:
                 raise UsageError(f"{option} has no use for {SWITCHES.get(name, '--' + name.replace('_', '-'))}")
-    check_concepts(args)
+    check_concepts(args.concepts, args.guide, "background" in given)
     if args.save_concept and not (args.concepts and args.save_concept.suffix == ".npz"):
         raise UsageError("--save-concept FILE.npz saves what --concept finds: it needs that, and a name in .npz")
     if "growth" in given and not args.save_every:

@@ -1,9 +1,15 @@
 """What a zoom with a schedule dreams of (dream_video.py --schedule)."""
 
+from dataset.camera import read_schedule
 from dataset.cli import UsageError
 
 from .concepts import parse_concepts
 from .targets import chosen_targets, parse_targets
+
+
+def names_concepts(path):
+    """Whether the schedule in a file names concepts; not so for None."""
+    return path is not None and any("concepts" in entry for entry in read_schedule(path))
 
 
 def schedule_targets(net, args, options, schedule):

@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import models
 from models import fingerprint, weights_file
@@ -16,48 +15,18 @@ from models.dreaming.targets import Target, parse_targets
 import mlx.core as mx
 import numpy as np
 import pytest
+from conftest import write_grains
 
 from dataset import center_crop
 from dataset.cli import UsageError, UserError
 from dataset.images import read_image, write_image
 
-LAYER, DEEPER = "inception3a", "inception3b"  # computed soon
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory):
-    """The bundled network in a folder of the tests', where backgrounds may be kept."""
-    path = tmp_path_factory.mktemp("weights") / "own_mlx.npz"
-    shutil.copy(models.STARTER, path)
-    return models.load(weights=path)
+LAYER, DEEPER = "inception3a", "inception3b"
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Features are kept in the current folder; backgrounds are made for few layers, which takes less time."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(background, "entry", lambda name: SimpleNamespace(concept_layers=[DEEPER]))
-
-
-def draw(folder, count, seed=0, side=40, level=127):
-    rng = np.random.default_rng((seed, 1))
-    for i in range(count):
-        grain = rng.normal(0, 60, (side, side, 3)) * np.linspace(0, 1, side)[:, None]
-        write_image(folder / f"{i:02}.png", level + grain)
-    return folder
-
-
-@pytest.fixture
-def photographs(tmp_path):
-    rng = np.random.default_rng(5)
-    for i in range(6):
-        write_image(tmp_path / "photographs" / f"{i}.png", np.full((40, 40, 3), rng.uniform(0, 255, 3)))
-    return tmp_path / "photographs"
-
-
-@pytest.fixture
-def slugs(tmp_path):
-    return draw(tmp_path / "slugs", 3)
+def elsewhere(here, few_backgrounds):
+    """Features are kept in the current folder."""
 
 
 def concept_at(net, layer=LAYER, name="slugs", seed=0):
@@ -171,7 +140,7 @@ def test_a_background_of_photographs_is_kept_beside_the_weights(own, photographs
     assert kept.stat().st_mtime_ns == before  # not made again for the same photographs
     background.find_backgrounds(own, ["conv3"], photographs, quiet=True)
     assert background.background_layers(own)[:2] == ["conv3", LAYER]  # added to what was there
-    draw(photographs, 7, seed=2)
+    write_grains(photographs, 7, seed=2)
     background.find_backgrounds(own, [LAYER], photographs)
     assert "13 photographs make a rough background" in capsys.readouterr().err
     assert "conv3" not in background.background_layers(own)
