@@ -26,6 +26,7 @@ from pathlib import Path
 
 import models
 from models import weights_file
+from models.dreaming.options import CLASS_DEFAULTS
 from models.dreaming.targets import parse_targets
 from models.network import Network
 from models.registry import FREEZE_TO
@@ -44,7 +45,7 @@ from dataset.features import FeatureLoader, compute_features, fingerprint, flips
 from dataset.files import atomic_write, sha256
 from dataset.images import read_image, resize_image, write_image
 from dataset.workers import Workers, cores
-from dream import CLASS_DEFAULTS, deepdream
+from dream import deepdream
 
 RATES = {"sgd": 0.005, "adam": 0.0003, "adamw": 0.0003}
 SCRATCH_RATE = 10  # times these, from scratch
@@ -588,7 +589,7 @@ def preview(run):
     rows = preview_rows(args, run.net)
     with progress(None, args.quiet, desc="preview", unit="step", leave=False) as bar:
         for end, (_, options) in rows.items():
-            dream = deepdream(run.net, image, **options, seed=args.seed, callback=bar.update)
+            dream = deepdream(run.net, image, **options, seed=args.seed, callback=lambda _: bar.update())
             write_image(folder / f"epoch-{run.state.epoch:03}{end}", dream)
 
     def kept(epoch, end):

@@ -9,9 +9,9 @@ from dataset.cli import UsageError, suggest
 
 @dataclass(frozen=True)
 class Target:
-    """What to dream of: a layer, all of its channels or some, and its share in the objective.
+    """What to enhance: a layer, all of its channels or some, and its weight in the objective.
 
-    linear: climb to the activation itself, not to its square. So are logits, whose square would grow downwards, too.
+    linear: the activation itself is enhanced, not its square: that of a logit would grow downwards, too.
     """
 
     layer: str
@@ -20,15 +20,16 @@ class Target:
     linear: bool = False
 
     def select(self, activation):
+        """Return the target's channels of its layer's activation, N x h x w x C."""
         return activation[..., mx.array(self.channels)] if self.channels else activation
 
 
 def parse_targets(net, layers=None, classes=None):
-    """Targets from `layers`, each LAYER[:CHANNELS][=WEIGHT], and `classes`, each NAME|INDEX[=WEIGHT].
+    """Return the targets of `layers`, each LAYER[:CHANNELS][=WEIGHT], and `classes`, each NAME|INDEX[=WEIGHT].
 
-    Neither: the layer that the weights file names. Raises UsageError.
+    Targets among the layers stay as they are. Neither: the layer that the weights file names. Raises UsageError.
     """
-    layers = [layers] if isinstance(layers, str) else layers or []
+    layers = [layers] if isinstance(layers, (str, Target)) else layers or []
     classes = [classes] if isinstance(classes, (str, int)) else classes or []
     if not layers and not classes:
         layers = [net.metadata["layer"]]
@@ -36,7 +37,9 @@ def parse_targets(net, layers=None, classes=None):
 
 
 def parse_target(net, text):
-    """inception4c, inception4c:13,27 or inception3b=0.3."""
+    """Parse LAYER[:CHANNELS][=WEIGHT]: inception4c, inception4c:13,27 or inception3b=0.3. A Target stays what it is."""
+    if isinstance(text, Target):
+        return text
     name, _, weight = text.partition("=")
     name, _, channels = name.partition(":")
     layer = net.resolve(name)
@@ -52,7 +55,7 @@ def parse_target(net, text):
 
 
 def parse_class(net, text):
-    """The logit of a class, by its name (or one of its names, "tabby" of "tabby, tabby cat") or its number."""
+    """Return the logit of a class, by its name (or one of its names, "tabby" of "tabby, tabby cat") or its number."""
     if not net.num_classes:
         raise UsageError("--class: these weights have no classifier; dream of a layer instead")
     name, _, weight = text.rpartition("=") if "=" in text else (text, "", "")
@@ -76,5 +79,5 @@ def parse_class(net, text):
 
 
 def linear(targets):
-    """The same targets, each climbed to by the activation itself: a dead one then still says which way is up."""
+    """Make targets linear, of which the gradient is not zero where a channel is dead (zero) all over the image."""
     return [replace(target, linear=True) for target in targets]
