@@ -51,14 +51,7 @@ import numpy as np
 from dataset.cli import Parser, UsageError, UserError, log, print_error, progress, run, whole_number
 from dataset.color import LUMA
 from dataset.folder import expand
-from dataset.images import (
-    check_writable,
-    read_image_and_alpha,
-    resize_image,
-    resize_linear,
-    resize_to,
-    write_image,
-)
+from dataset.images import check_writable, read_image_and_alpha, resize_image, resize_linear, resize_to, write_image
 
 # --- The algorithm ---
 
@@ -139,7 +132,7 @@ def deepdream(
 
 
 def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=None, transform=None, mask=None):
-    """`steps` steps of gradient ascent on an image H x W x 3, each on a shifted copy, normalised by mean |gradient|.
+    """Take `steps` steps of gradient ascent on an image H x W x 3, each on a shifted copy, by g / mean |g|.
 
     gradient: of gradient_function(). callback: called with the image after each step. transform: of
     gradient_transform(). mask: H x W x 1, 0..1, times which the image moves.
@@ -166,10 +159,10 @@ def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=Non
 
 
 def gradient_function(net, targets, guide=None):
-    """A function image (H x W x 3 mx.array) -> gradient of objective_function(): how to change it to see more of them.
+    """Return a function image (H x W x 3 mx.array) -> gradient of objective_function(), of the image's shape.
 
-    Called with redirected=True, blocked ReLUs pass the gradient of linear targets on: for targets that are dead all
-    over the image, which have no other.
+    Called with redirected=True, it is that of linear targets, which blocked ReLUs pass on: for targets that are dead
+    (zero) all over the image, which have no other.
     """
     if guide is not None and not isinstance(guide, Guide):
         guide = Guide(guide)
@@ -187,7 +180,7 @@ def gradient_function(net, targets, guide=None):
 
 
 def blend(image, dreamed, strength=1.0, keep_color=False):
-    """The dream at `strength` over the image; with the image's own colors (Cb and Cr of BT.601) if asked for."""
+    """Lay the dream over the image at `strength`, 0..1; keep_color: with the image's own Cb and Cr (BT.601)."""
     change = dreamed - image
     if keep_color:
         change = (change @ LUMA)[..., None]  # of brightness, in all three alike
@@ -288,7 +281,7 @@ def main(arguments=None):
 
 
 def check_use(args, given):
-    """UsageError where an option was given that would have no effect."""
+    """Raise UsageError where an option was given that would have no effect."""
     alone = {"model", "weights", "layers", "classes", "seed", "steps", "noise", "visualize"}
     useless = {
         "--visualize": [name for name in ("survey", "preset", *SWITCHES) if args.visualize and name not in alone],
@@ -307,7 +300,10 @@ def check_use(args, given):
 
 
 def find_inputs(args):
-    """[(path, place)] of the pictures; for noise, one whose path is None. UsageError where there is nothing to do."""
+    """Return [(path, place)] of the images: where they are, and their names for output_paths(); (None, ...) is noise.
+
+    Raises UsageError where there is nothing to do.
+    """
     if args.noise:
         if args.pictures:
             raise UsageError("--noise and --visualize start from nothing: give no picture")
@@ -327,7 +323,7 @@ def find_inputs(args):
 
 
 def output_paths(inputs, output, kind="dream"):
-    """Where each picture's dream goes. UsageError if that would be an input, or twice the same."""
+    """Return where each image's dream goes. Raises UsageError if that would be an input, or twice the same."""
     names = [place.with_name(f"{place.stem}_{kind}.png") for _, place in inputs]
     if output and (len(inputs) > 1 or output.is_dir() or not output.suffix):
         paths = [output / name for name in names]
@@ -344,9 +340,9 @@ def output_paths(inputs, output, kind="dream"):
 
 
 def run_all(inputs, outputs, args, todo):
-    """Call todo(path, output) for every picture, in spite of broken ones, which make the exit status 1.
+    """Call todo(path, output) for every image, in spite of broken ones, which make the exit status 1.
 
-    Under mlx.launch the pictures are shared out: the n-th process takes the n-th of every so many.
+    Under mlx.launch the images are shared out: process n of N takes every N-th, from the n-th on.
     """
     group = mx.distributed.init()
     jobs = list(zip(inputs, outputs, strict=True))[group.rank() :: group.size()]
@@ -413,7 +409,7 @@ def load_input(args, path):
 
 
 def noise(height, width, seed=0):
-    """Grey grains around a middle grey, float32 H x W x 3, 0..255."""
+    """Draw noise around a middle grey, float32 H x W x 3, 0..255."""
     levels = np.random.default_rng(seed).normal(117, 12, (height, width, 3))
     return np.clip(levels, 0, 255).astype(np.float32)
 

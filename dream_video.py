@@ -14,13 +14,7 @@ from pathlib import Path
 
 import models
 from models.dreaming.octaves import octave_sizes
-from models.dreaming.options import (
-    CLASS_DEFAULTS,
-    add_dream_options,
-    add_size_options,
-    describe_defaults,
-    settings,
-)
+from models.dreaming.options import CLASS_DEFAULTS, add_dream_options, add_size_options, describe_defaults, settings
 from models.dreaming.recipes import make_recipe, to_text
 from models.dreaming.targets import parse_targets
 from models.dreaming.tiles import tile_size
