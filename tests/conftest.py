@@ -27,7 +27,7 @@ class Finished(NamedTuple):
     err: str
 
 
-def command(script, *arguments):
+def script_command(script, *arguments):
     """The words that run a script of the checkout with this Python."""
     return [sys.executable, str(ROOT / script), *map(str, arguments)]
 
@@ -35,7 +35,7 @@ def command(script, *arguments):
 def run(script, *arguments, cwd=None, timeout=120, **options):
     """Run a script of the checkout, such as "dream.py", in a process of its own."""
     done = subprocess.run(
-        command(script, *arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout, **options
+        script_command(script, *arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout, **options
     )
     return Finished(done.returncode, done.stdout, done.stderr)
 
@@ -51,6 +51,12 @@ def smooth_image(height, width, seed=0):
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
+def sky_image(height=48, width=64):
+    """float32 H x W x 3 whose colors run slowly, as a sky's do."""
+    y, x = np.mgrid[:height, :width] / 64
+    return np.dstack([90 + 60 * y, 120 + 40 * x, 190 - 50 * y]).astype(np.float32)
+
+
 def write_photo(path, height=33, width=47, seed=0):
     """Write smooth_image() as a user's file, and return its path."""
     Image.fromarray(smooth_image(height, width, seed)).save(path)
@@ -61,6 +67,13 @@ def write_photo(path, height=33, width=47, seed=0):
 def photo(tmp_path):
     """photo.png, 33 x 47 pixels (odd, as encoders dislike it), in the test's folder."""
     return write_photo(tmp_path / "photo.png")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The test's folder, made the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="module")

@@ -8,21 +8,20 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
-from models.dreaming.recipes import read_recipe, to_text
+from models.dreaming.recipes import read_recipe
 
 import av
 import numpy as np
 import pytest
-from conftest import command, run, smooth_image
+from conftest import run, script_command, smooth_image
 from PIL import Image
 
 import dream_video
-from dataset import flow
-from dataset.camera import Step, plan_zoom, transform_view
+from dataset.camera import Step, transform_view
 from dataset.cli import UserError
-from dataset.drift import match_statistics, statistics
-from dataset.images import TEXT_KEY, read_image
-from dataset.video import constant_rate, film_writer, read_film, read_frames
+from dataset.drift import statistics
+from dataset.images import read_image
+from dataset.video import constant_rate, read_film, read_frames
 from dream_video import close_loop, overlap
 
 TINY = ["--octaves", "1", "--steps", "1", "--layers", "conv2"]
@@ -79,19 +78,13 @@ def delay(a, b):
     return lag if lag < len(a) / 2 else lag - len(a), spectrum.max() / np.linalg.norm(a) / np.linalg.norm(b)
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def dream(*arguments):
     """The script's main() in this process."""
     dream_video.main([*map(str, arguments), *TINY, "--quiet"])
 
 
 def start(*arguments, cwd):
-    words = command("dream_video.py", *arguments, *TINY)
+    words = script_command("dream_video.py", *arguments, *TINY)
     return subprocess.Popen(words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -99,52 +92,7 @@ def frames_in(folder):
     return [np.asarray(Image.open(path)) for path in sorted(Path(folder).glob("[0-9]*.png"))]
 
 
-# --- Moving ---
-
-
-def test_move_is_what_it_says():
-    image = np.zeros((101, 151, 3), np.float32)
-    image[38:43, 98:103] = 255  # about (row 40, column 100); the centre is (50, 75)
-
-    def place(step):
-        moved = transform_view(image, step)[..., 0]
-        rows, columns = np.mgrid[:101, :151]
-        return [(moved * index).sum() / moved.sum() for index in (rows, columns)]
-
-    assert place(Step([])) == pytest.approx([40, 100], abs=0.01)
-    assert place(Step([], zoom=1.5)) == pytest.approx([35, 112.5], abs=0.1)
-    assert place(Step([], rotate=90)) == pytest.approx([25, 65], abs=0.1)  # counter-clockwise
-    assert place(Step([], pan=(5, 2))) == pytest.approx([38, 95], abs=0.1)  # the view moves right and down
-    assert place(Step([], zoom=1.5, center=(100 / 150, 0.4))) == pytest.approx([40, 100], abs=0.1)
-
-
-def test_edges_are_reflected_and_flat_pictures_stay_flat():
-    flat = np.full((20, 30, 3), 100, np.float32)
-    assert np.allclose(transform_view(flat, Step([], zoom=0.5, rotate=20)), 100, atol=0.01)
-
-
-def test_held_statistics():
-    image = np.float32(smooth_image(40, 40))
-    mean, std = np.array([100, 120, 140]), np.array([20, 30, 10])
-    held = match_statistics(image, mean, std)
-    assert np.allclose(statistics(held), (mean, std), atol=0.01)
-
-
-def test_a_schedule_rests_at_its_frames_and_is_smooth_between():
-    first = Step(["inception4c"], zoom=1.05)
-    plan = plan_zoom(
-        first,
-        41,
-        [{"frame": 20, "zoom": 1.2, "layers": ["inception3b=2"]}, {"frame": 40, "pan": [4, 0]}],
-    )
-    assert plan[0] == first
-    assert plan[20].zoom == plan[40].zoom == 1.2
-    assert plan[10].zoom == pytest.approx((1.05 * 1.2) ** 0.5)
-    assert plan[10].layers == ["inception4c=0.500000", "inception3b=1.000000"]
-    assert plan[20].layers == ["inception3b=2"]
-    assert plan[20].pan == (2, 0) and plan[40].pan == [4, 0]
-    zooms = np.log([step.zoom for step in plan[:21]])
-    assert np.diff(zooms)[[0, -1]] == pytest.approx(0, abs=0.002) and np.diff(zooms).min() >= 0
+# --- Options ---
 
 
 def test_a_class_has_defaults_of_its_own():
@@ -199,46 +147,6 @@ def test_a_frame_is_the_last_one_moved_and_dreamed(net, photo, here):
         image = dream_video.dream_frame(net, image if n == 0 else transform_view(image, Step([], zoom=1.3)), options, n)
         assert np.abs(image - [first, _, last][n]).max() <= 0.51  # fed back unrounded
     assert np.abs(np.float32(first) - read_image(photo)).mean() > 0.5
-
-
-@pytest.mark.parametrize("suffix", ["mp4", "webm", "gif", "webp"])
-def test_every_format_shows_the_frames(photo, here, suffix):
-    shown = [smooth_image(33, 47, seed) for seed in range(4)]
-    with film_writer(
-        f"film.{suffix}", constant_rate(4, 25), quality=95, text=to_text({"options": {"zoom": 2}})
-    ) as write:
-        for levels in shown:
-            write(levels)
-    if suffix == "webp":  # which FFmpeg's reader does not know
-        with Image.open("film.webp") as film:
-            assert (film.n_frames, film.info["loop"]) == (4, 0)
-            film.seek(3)
-            film.load()
-            assert film.info["duration"] == 40
-            read = [np.asarray(film.convert("RGB"))]
-        assert read_recipe("film.webp")["options"] == {"zoom": 2}
-    else:
-        film = read_film(f"film.{suffix}")
-        assert film.timing == constant_rate(4, 25)
-        with av.open(f"film.{suffix}") as container:
-            comment = {name.lower(): value for name, value in container.metadata.items()}.get("comment")
-        assert json.loads(comment) == {"program": TEXT_KEY, "options": {"zoom": 2}}
-        read = list(read_frames(film))
-    assert np.abs(np.float32(read[-1])[:33, :47] - shown[-1]).mean() < 8
-
-
-def test_a_missing_encoder_is_told(here, monkeypatch):
-    monkeypatch.setattr(av, "codecs_available", {"aac"})
-    with pytest.raises(UserError, match="without libx264"), film_writer("film.mp4", constant_rate(1, 25)):
-        pass
-
-
-def test_quality_changes_the_size(here):
-    for quality in (10, 90):
-        with film_writer(f"{quality}.mp4", constant_rate(2, 25), quality) as write:
-            write(smooth_image(64, 64))
-            write(smooth_image(64, 64, 1))
-    assert Path("90.mp4").stat().st_size > 1.5 * Path("10.mp4").stat().st_size
 
 
 def test_colour_and_contrast_are_held_over_a_long_loop(net):
@@ -444,16 +352,6 @@ def test_a_film_resumes_too(here, monkeypatch):
 # --- Dreams that stick ---
 
 
-def test_scene_cuts_are_found():
-    one, moved, other = (
-        np.float32(smooth_image(64, 80)),
-        np.float32(np.roll(smooth_image(64, 80), 3, 1)),
-        np.zeros((64, 80, 3)),
-    )
-    assert not flow.is_scene_cut(one, moved)
-    assert flow.is_scene_cut(one, np.float32(255 - smooth_image(64, 80))) and flow.is_scene_cut(one, other + 255)
-
-
 def test_blending_carries_the_dream_but_not_over_a_cut(net):
     still, cut = np.float32(smooth_image(32, 48)), np.float32(255 - smooth_image(32, 48))
     options = {"layers": ["conv2"], "octaves": 1, "steps": 1, "seed": 0}
@@ -464,21 +362,6 @@ def test_blending_carries_the_dream_but_not_over_a_cut(net):
     (_, plain, plain_cut), (_, blended, blended_cut) = film(0), film(0.9)
     assert np.abs(plain - blended).mean() > 0.1
     assert np.array_equal(plain_cut, blended_cut)
-
-
-def test_flow_carries_the_dream_with_what_moves():
-    pytest.importorskip("cv2", reason="OpenCV is an optional dependency")
-    world = np.float32(smooth_image(120, 160))
-    before, after = world[20:84, 30:126], world[18:82, 26:122]  # all moves 2 down and 4 right
-    layer = np.zeros_like(before)
-    layer[30:34, 40:44] = 100
-    carried = flow.warp(layer, before, after)
-    rows, columns = np.mgrid[:64, :96]
-    weight = carried[..., 0].clip(0)
-    center = [(weight * index).sum() / weight.sum() for index in (rows, columns)]
-    assert center == pytest.approx([33.5, 45.5], abs=0.5)
-    # what comes into view at the left has no dream to carry
-    assert np.abs(flow.warp(np.full_like(before, 50), before, after)[20:40, 0]).mean() < 25
 
 
 def test_flow_flickers_less(net):
