@@ -25,10 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.cli import Parser, UserError, log, progress, run
+from dataset.color import normalize_matrix
+from dataset.files import atomic_write
 from dataset.folder import find_pictures
 from dataset.images import check_writable, read_picture, write_image
 from dataset.workers import Workers, cores
-from models.cli import Parser, UserError, note, progress, run, whole
 
 MAX_PIXELS = 128_000_000  # as prepare.py: beyond it a file is taken for a decompression bomb
 BLOCK = 1 << 18  # pixels turned to float64 at a time: 6 MB
@@ -101,16 +103,11 @@ def colour_matrix(covariance):
     return matrix
 
 
-def normalized(matrix):
-    """The matrix divided by its largest column norm."""
-    return matrix / (np.linalg.norm(matrix, axis=0).max() or 1)
-
-
 def save_matrix(path, statistics):
     """Write the .npz that load_matrix() reads."""
     arrays = {
         "matrix": statistics.matrix,
-        "normalized": normalized(statistics.matrix),
+        "normalized": normalize_matrix(statistics.matrix),
         "covariance": statistics.covariance,
         "correlation": statistics.correlation,
         "mean": statistics.mean,
@@ -118,26 +115,8 @@ def save_matrix(path, statistics):
         "count": np.array(statistics.count),
         "pooled": np.array(int(statistics.pooled)),
     }
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         np.savez(temporary, **arrays)
-
-
-def load_matrix(path):
-    """M (3, 3) float64, RGB, 0..1, with M M^T the covariance of colours, from a file written by `calc_cm.py -o`.
-
-    Raises UserError where there is no such file, or another kind of file.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            matrix = np.asarray(file["matrix"], np.float64)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, IndexError):
-        # what numpy raises on other files: a zip without that entry, a .npy, a text
-        raise UserError(f"{path}: not a colour matrix; make one with calc_cm.py FOLDER -o NAME_cm.npz") from None
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
-        raise UserError(f"{path}: its matrix is not 3 x 3 finite numbers; make it anew with calc_cm.py")
-    return matrix
 
 
 def parse(arguments=None):
@@ -189,10 +168,10 @@ def main():
     print_statistics(result)
     if options.output:
         save_matrix(options.output, result)
-        note(f"saved {options.output}: dream.py --decorrelate {options.output}", options.quiet)
+        log(f"saved {options.output}: dream.py --decorrelate {options.output}", options.quiet)
     if options.plot:
         write_image(options.plot, plot(result, np.concatenate(colours)))
-        note(f"saved {options.plot}", options.quiet)
+        log(f"saved {options.plot}", options.quiet)
 
 
 def list_pictures(names):
@@ -255,7 +234,7 @@ def print_statistics(result):
     print_square(f"covariance, 0..1, {kind}", result.covariance)
     print_square("correlation", result.correlation, 4)
     print_square(f"M: principal colour axes as columns; M M^T = covariance within {error:.0e}", matrix)
-    print_square(f"M / {norm:.6f}, its largest column norm (lucid's scaling)", normalized(matrix))
+    print_square(f"M / {norm:.6f}, its largest column norm (lucid's scaling)", normalize_matrix(matrix))
     print("\nready to paste, RGB, 0..1:")
     for name, value in (("mean", result.mean), ("std", result.std), ("matrix", matrix)):
         print(f"{name} = {np.round(value, 6).tolist()}")

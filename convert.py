@@ -5,11 +5,15 @@ import json
 import re
 from pathlib import Path
 
+import models
+from models import weights_file
+from models.conversion import downloads, names, publishing
+
 import numpy as np
 
-import models
-from models import cli, downloads, publishing, renaming, weights
-from models.cli import UsageError, UserError
+from dataset import cli
+from dataset.cli import UsageError, UserError
+from dataset.files import sha256
 
 TO_CONVERT = Path(__file__).parent / "toConvert"
 LOSSY = ("bfloat16", "int8")  # of which convert.py says what they cost
@@ -22,7 +26,7 @@ def convert(path, output=None, model=None, dtype="float16", changes=None, origin
     gives (mean, std, channel_order, classes, layer). origin: where the file does not tell one. Raises UserError.
     """
     path = Path(path)
-    arrays, metadata = renaming.load(path, model)
+    arrays, metadata = names.load(path, model)
     usual = models.WEIGHTS / f"{metadata['model']}_mlx.npz"
     if not output and usual.exists():
         raise UserError(f"{path}: {usual} is there already: -o OUT writes another file, or replaces that one")
@@ -37,7 +41,7 @@ def convert(path, output=None, model=None, dtype="float16", changes=None, origin
     if classes and len(classes) != count:
         raise UserError(f"{path}: its classifier has {count} classes, but there are {len(classes)} names")
     metadata["origin"] = (changes or {}).get("origin") or metadata.get("origin") or origin
-    weights.write(output, arrays, metadata, dtype)
+    weights_file.write(output, arrays, metadata, dtype)
     return output, metadata, arrays
 
 
@@ -63,9 +67,9 @@ def layer_errors(path, arrays):
     rounded = models.load(weights=path)
     entry = models.entry(rounded.metadata["model"])
     exact = entry.build(rounded.metadata["num_classes"], aux=rounded.metadata["aux"]).eval()
-    exact.fill(arrays, path)
+    exact.load_arrays(arrays, path)
     exact.metadata = rounded.metadata
-    names = rounded.layers[: rounded.layers.index(rounded.resolve(entry.layer)) + 1]
+    names = rounded.layers[: rounded.layers.index(rounded.resolve(entry.default_layer)) + 1]
     stages = [name for name in names if re.fullmatch(r"\w+(\.\d+)?", name)]  # no branches, no insides of blocks
     ours, theirs = (net.activations(image.astype(np.float32), stages) for net in (rounded, exact))
     arrays = {name: (np.array(ours[name]), np.array(theirs[name])) for name in stages}
@@ -83,7 +87,7 @@ def convert_all(paths, args, tidy=False):
             if tidy:
                 path.unlink()
         except UserError as error:
-            failed = max(failed, cli.fail("convert.py", error, error.status))
+            failed = max(failed, cli.print_error("convert.py", error, error.status))
     return failed
 
 
@@ -107,7 +111,7 @@ def download(name, args):
             report(*convert(path, output, name, args.dtype, changes(args), origin), args.dtype)
         except UserError as error:
             reasons.append(f"{source.host}: {error}")
-            cli.note(reasons[-1], args.quiet)
+            cli.log(reasons[-1], args.quiet)
             continue
         if not args.keep:
             path.unlink()
@@ -125,7 +129,7 @@ def download_all(names, args):
         try:
             download(name, args)
         except UserError as error:
-            failed = cli.fail("convert.py", error, error.status)
+            failed = cli.print_error("convert.py", error, error.status)
     return failed
 
 
@@ -181,13 +185,13 @@ def print_list():
 
 def print_info(path):
     """What a weights file says of itself, a line a fact."""
-    arrays, metadata = weights.read(path)
+    arrays, metadata = weights_file.read(path)
     classes = metadata["classes"] or []
     names = f" ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''})" if classes else ", without names"
     count = metadata["num_classes"]
     facts = {
         "file": f"{path}, {Path(path).stat().st_size / 1e6:.1f} MB",
-        "sha256": weights.sha256(path),
+        "sha256": sha256(path),
         "network": metadata["model"],
         "classes": f"{count}{names}" if count else "none: the file has no classifier",
         "auxiliary heads": "yes" if metadata["aux"] else "no",
@@ -225,7 +229,7 @@ def parser():
     p.add_argument("--model", metavar="NETWORK", help="what the files are (default: recognised from their parameters)")
     p.add_argument(
         "--dtype",
-        choices=weights.DTYPES,
+        choices=weights_file.DTYPES,
         default="float16",
         help="how numbers are stored; bfloat16 and int8 print what that costs at every layer",
     )

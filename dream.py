@@ -15,10 +15,32 @@ import contextlib
 import functools
 from pathlib import Path
 
+import models
+from models.dreaming.gradients import IMAGENET_COLORS, gradient_transform
+from models.dreaming.objectives import Guide, objective_function
+from models.dreaming.presets import PRESETS, preset
+from models.dreaming.recipes import command, given_options, layered, read_recipe, save_options, to_arguments
+from models.dreaming.targets import linear, parse_targets
+from models.dreaming.tiles import in_tiles, tile_size
+from models.dreaming.visualize import visualize
+from models.kernels.relu import redirected_relus
+
+import mlx.core as mx
 import numpy as np
 
-import models
-from calc_cm import load_matrix
+from dataset.cli import (
+    Parser,
+    UsageError,
+    UserError,
+    log,
+    number,
+    picture_size,
+    print_error,
+    progress,
+    run,
+    whole_number,
+)
+from dataset.color import LUMA, load_matrix
 from dataset.folder import expand
 from dataset.images import (
     check_writable,
@@ -28,25 +50,7 @@ from dataset.images import (
     write_animation,
     write_image,
 )
-from dataset.recipe import command, digest, given_options, layered, read_recipe, save_options, to_arguments
-from dataset.sheet import contact_sheets
-from models.cli import (
-    Parser,
-    UsageError,
-    UserError,
-    fail,
-    note,
-    number,
-    picture_size,
-    progress,
-    run,
-    whole_number,
-)
-from models.objectives import Guide, linear, objective_function, parse_targets
-from models.presets import PRESETS, preset
-from models.tiles import in_tiles, tile_size
-
-LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B (BT.601)
+from dataset.plots import contact_sheets
 
 # --- The algorithm ---
 
@@ -77,7 +81,7 @@ def deepdream(
     """Dream on an image; returns the dreamed image, H x W x 3 float32, 0..255, like the image given.
 
     net: from models.load(). layers: targets, each LAYER[:CHANNELS][=WEIGHT]; classes: each NAME|INDEX[=WEIGHT], whose
-    logits are climbed, with CLASS below for settings that suit them (neither: the network's own layer).
+    logits are climbed, with CLASS_DEFAULTS below for settings that suit them (neither: the network's own layer).
     octaves, octave_scale: the image is dreamed on at `octaves` sizes, each `octave_scale` times the one before.
     steps: gradient steps an octave. step_size: how far a step moves a pixel on average, in grey levels of 255.
     jitter: the largest shift of the image before a step, in pixels. seed: of the shifts.
@@ -93,48 +97,46 @@ def deepdream(
     Raises UsageError for a wrong target, UserError where the image is too small for it.
     Source: google/deepdream, dream.ipynb (2015).
     """
-    from models.gradients import shaper
-
     targets = parse_targets(net, layers, classes)
     sizes = octave_sizes(net, image.shape, targets, octaves, octave_scale)
     rng = np.random.default_rng(seed)
     gradient = in_tiles(gradient_function(net, targets, guide), tile or tile_size(net, targets), rng)
-    shape = shaper(lapnorm, smooth, color_matrix(net, decorrelate))
+    shape = gradient_transform(lapnorm, smooth, color_matrix(net, decorrelate))
     step = -step_size if invert else step_size
 
     bases = [np.asarray(image, np.float32)]
     for size in sizes[1:]:
-        bases.append(zoom(bases[-1], size))
+        bases.append(resize_linear(bases[-1], size))
 
     def report(image, base):
         if callback:
             callback()
         if watch:
             watch(
-                lambda: blend(bases[0], bases[0] + zoom(np.array(image) - base, bases[0].shape), strength, keep_color)
+                lambda: blend(
+                    bases[0], bases[0] + resize_linear(np.array(image) - base, bases[0].shape), strength, keep_color
+                )
             )
 
     detail = np.zeros_like(bases[-1])
     for base in reversed(bases):
         # what was dreamed so far is carried on without the photograph, which stays as sharp as it was
-        detail = zoom(detail, base.shape)
+        detail = resize_linear(detail, base.shape)
         where = None if mask is None else resize_image(mask, base.shape[:2])[..., None] / 255
         if where is not None:
             detail = detail * (where > 0)  # zooming spreads it over the edge
         after = functools.partial(report, base=base)
-        dreamed = ascend(gradient, base + detail, steps, step, jitter, rng, after, shape, where)
+        dreamed = gradient_ascent(gradient, base + detail, steps, step, jitter, rng, after, shape, where)
         detail = dreamed - base
     return blend(bases[0], dreamed, strength, keep_color)
 
 
-def ascend(gradient, image, steps, step_size, jitter, rng, callback=None, shape=None, mask=None):
+def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=None, shape=None, mask=None):
     """`steps` steps of gradient ascent on an image H x W x 3, each on a shifted copy, normalised by mean |gradient|.
 
-    gradient: of gradient_function(). callback: called with the image after each step. shape: of gradients.shaper().
+    gradient: of gradient_function(). callback: called with the image after each step. shape: of gradient_transform().
     mask: H x W x 1, 0..1, times which the image moves.
     """
-    import mlx.core as mx
-
     image = mx.array(image)
     mask = 1 if mask is None else mx.array(mask)
     blocked = True  # until a step has shown that some gradient reaches the image
@@ -162,10 +164,6 @@ def gradient_function(net, targets, guide=None):
     Called with redirected=True, blocked ReLUs pass the gradient of linear targets on: for targets that are dead all
     over the image, which have no other.
     """
-    import mlx.core as mx
-
-    from models.layers import redirected_relus
-
     if guide is not None and not isinstance(guide, Guide):
         guide = Guide(guide)
     features = guide.features(net, targets) if guide else None
@@ -183,8 +181,6 @@ def gradient_function(net, targets, guide=None):
 
 def color_matrix(net, decorrelate):
     """The matrix that `decorrelate` asks for: itself; for True that of the weights, or else ImageNet's; or None."""
-    from models.gradients import IMAGENET_COLORS
-
     if decorrelate is None or decorrelate is False:
         return None
     return (net.metadata.get("color_matrix") or IMAGENET_COLORS) if decorrelate is True else decorrelate
@@ -194,11 +190,11 @@ def blend(image, dreamed, strength=1.0, keep_color=False):
     """The dream at `strength` over the image; with the image's own colours (Cb and Cr of BT.601) if asked for."""
     change = dreamed - image
     if keep_color:
-        change = (change @ LUMINANCE)[..., None]  # of brightness, in all three alike
+        change = (change @ LUMA)[..., None]  # of brightness, in all three alike
     return np.clip(image + strength * change, 0, 255) if keep_color or strength < 1 else dreamed
 
 
-def zoom(image, size):
+def resize_linear(image, size):
     """Linear interpolation of H x W x C to the first two numbers of `size`, exactly as the notebook of 2015."""
     from scipy import ndimage
 
@@ -213,7 +209,7 @@ def octave_sizes(net, shape, targets, octaves, octave_scale):
     for _ in range(octaves - 1):
         sizes.append(tuple(round(side / octave_scale) for side in sizes[-1]))
     names = [target.layer for target in targets]
-    fitting = [size for size in sizes if min(size) > 0 and net.fits(*size, names)]
+    fitting = [size for size in sizes if min(size) > 0 and net.accepts_size(*size, names)]
     if not fitting:
         raise UserError(f"{shape[1]} x {shape[0]} pixels are too few for {', '.join(names)}: take a larger picture")
     return fitting
@@ -277,13 +273,13 @@ def settings(args):
     """The keyword arguments of deepdream() from parsed options. Files that they name are read here, once."""
     options = {name: getattr(args, name) for name in DREAM_SETTINGS}
     options["guide"] = Guide(read_image(args.guide)) if args.guide else None
-    options["mask"] = read_image(args.mask) @ LUMINANCE if args.mask else None
+    options["mask"] = read_image(args.mask) @ LUMA if args.mask else None
     options["decorrelate"] = load_matrix(args.decorrelate) if isinstance(args.decorrelate, str) else args.decorrelate
     return options
 
 
 def build_parser():
-    of_class = ", ".join(f"{SWITCHES[name]} {value:g}" for name, value in CLASS.items())
+    of_class = ", ".join(f"{SWITCHES[name]} {value:g}" for name, value in CLASS_DEFAULTS.items())
     parser = Parser(prog="dream.py", description="Dream on pictures, as DeepDream did in 2015, and beyond.",
                     epilog=f"With --class, unless given or a --preset tells otherwise: {of_class}.")  # fmt: skip
     add = parser.add_argument
@@ -335,13 +331,16 @@ RECIPE = (
     *DREAM_SETTINGS,
 )
 SWITCHES = {name: "--" + {"classes": "class"}.get(name, name).replace("_", "-") for name in RECIPE}
-RIVALS = (("layers", "classes"), ("width", "max_size"))  # whoever gives one means to do without the other's old value
+EXCLUSIVE = (
+    ("layers", "classes"),
+    ("width", "max_size"),
+)  # whoever gives one means to do without the other's old value
 
 
-VISUALIZE = {"noise": "224x224", "steps": 200}  # defaults under --visualize
+VISUALIZE_DEFAULTS = {"noise": "224x224", "steps": 200}  # defaults under --visualize
 # Defaults for a class. With those of 2015 a class leaves a few spots of its colours; these, chosen by looking at
 # pictures, are the least that makes bodies of them: more way to go, and coarse shapes as strong as fine ones.
-CLASS = {"steps": 20, "step_size": 2.0, "lapnorm": 4, "smooth": 0.5}
+CLASS_DEFAULTS = {"steps": 20, "step_size": 2.0, "lapnorm": 4, "smooth": 0.5}
 
 
 def main(arguments=None):
@@ -372,10 +371,10 @@ def main(arguments=None):
     if args.preset:
         look = preset(args.preset, "starter" if net.path == models.STARTER else net.metadata["model"])
         args = with_defaults(parser, repeated, look, given)
-    if args.like and like.get("weights_sha256") != digest(net.path):
-        note(f"note: {args.like} was made with other weights, {like.get('weights')}", args.quiet)
+    if args.like and like.get("weights_sha256") != net.weights_sha256:
+        log(f"note: {args.like} was made with other weights, {like.get('weights')}", args.quiet)
     todo = survey if args.survey else dream_on
-    return each_of(inputs, outputs, args, functools.partial(todo, net, args, settings(args)))
+    return run_all(inputs, outputs, args, functools.partial(todo, net, args, settings(args)))
 
 
 def with_defaults(parser, *layers):
@@ -384,9 +383,9 @@ def with_defaults(parser, *layers):
     A preset is a whole look, into which no defaults for classes mix.
     """
     plain = vars(parser.parse_args([]))
-    told = layered(RIVALS, plain, *layers)
-    of_class = CLASS if told.classes and not told.preset else {}
-    return layered(RIVALS, plain, VISUALIZE if told.visualize else of_class, *layers)
+    told = layered(EXCLUSIVE, plain, *layers)
+    of_class = CLASS_DEFAULTS if told.classes and not told.preset else {}
+    return layered(EXCLUSIVE, plain, VISUALIZE_DEFAULTS if told.visualize else of_class, *layers)
 
 
 def recipe_arguments(parser, options):
@@ -451,13 +450,11 @@ def output_paths(inputs, output, kind="dream"):
     return paths
 
 
-def each_of(inputs, outputs, args, todo):
+def run_all(inputs, outputs, args, todo):
     """Call todo(path, output) for every picture, in spite of broken ones, which make the exit status 1.
 
     Under mlx.launch the pictures are shared out: the n-th process takes the n-th of every so many.
     """
-    import mlx.core as mx
-
     group = mx.distributed.init()
     jobs = list(zip(inputs, outputs, strict=True))[group.rank() :: group.size()]
     broken = 0
@@ -470,7 +467,7 @@ def each_of(inputs, outputs, args, todo):
             if len(outputs) == 1 or isinstance(error, UsageError):
                 raise
             broken += 1
-            fail("dream.py", error, 1)
+            print_error("dream.py", error, 1)
     if broken:
         raise UserError(f"{broken} of {len(jobs)} pictures could not be dreamed on")
     return 0
@@ -478,7 +475,7 @@ def each_of(inputs, outputs, args, todo):
 
 def dream_on(net, args, options, path, output):
     """Dream on one picture (None: on noise) and write the result, with its recipe in it."""
-    image, alpha = start(args, path)
+    image, alpha = load_input(args, path)
     targets = parse_targets(net, args.layers, args.classes)
     sizes = (
         [image.shape[:2]]
@@ -488,15 +485,13 @@ def dream_on(net, args, options, path, output):
     if not args.quiet:
         models.advise(net.path)
     if len(sizes) < args.octaves and not args.visualize:
-        note(f"{path or 'noise'}: {len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
+        log(f"{path or 'noise'}: {len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
     name = path.name if path else "noise"
     with (
         progress(len(sizes) * args.steps, args.quiet, desc=name, unit="step") as bar,
-        growth(image, output, args.save_every, args.growth) as watch,
+        timelapse(image, output, args.save_every, args.growth) as watch,
     ):
         if args.visualize:
-            from models.visualize import visualize
-
             dreamed = visualize(
                 net, targets, *image.shape[:2], args.steps, seed=args.seed, callback=bar.update, watch=watch
             )
@@ -506,7 +501,7 @@ def dream_on(net, args, options, path, output):
     print(output, flush=True)
 
 
-def start(args, path):
+def load_input(args, path):
     """The picture, or noise, to start from, and the picture's alpha or None."""
     if path is None:
         width, height = map(int, args.noise.split("x"))
@@ -534,7 +529,7 @@ def fit(image, alpha, width=None, max_size=None):
 
 
 @contextlib.contextmanager
-def growth(image, output, every, how):
+def timelapse(image, output, every, how):
     """A `watch` for deepdream() that keeps every `every`-th picture, beside `output`; None if there are to be none."""
     if not every:
         yield None
@@ -560,7 +555,7 @@ def growth(image, output, every, how):
 
 def survey(net, args, options, path, output):
     """A sheet of small dreams of one picture, each with the command that makes it."""
-    image, _ = start(args, path)
+    image, _ = load_input(args, path)
     image, _ = fit(image, None, max_size=SURVEY_SIZE)
     if not args.quiet:
         models.advise(net.path)
@@ -572,9 +567,9 @@ def survey(net, args, options, path, output):
                 targets = {"layers": choice.get("layers"), "classes": None}
                 done.append((label, deepdream(other, image, **options | targets)))
             except UserError as error:
-                note(f"{label}: {error}", args.quiet)
+                log(f"{label}: {error}", args.quiet)
                 continue
-            words = recipe_arguments(parser, vars(layered(RIVALS, vars(args), choice)))
+            words = recipe_arguments(parser, vars(layered(EXCLUSIVE, vars(args), choice)))
             print(command("dream.py", [path] if path else [], words), flush=True)
     finally:  # of an interrupted survey, too
         for page, sheet in enumerate(contact_sheets(done), 1):
@@ -591,10 +586,10 @@ def survey_cells(net, args):
     if args.survey == "models":
         return [(name, {"model": name, "layers": None}) for name in models.REGISTRY if models.installed(name)]
     if args.survey == "stages":
-        stages = [name for name, (_, stride) in net.table.items() if stride and not is_part(name, net.table)]
+        stages = [name for name, (_, stride) in net.layer_info.items() if stride and not is_part(name, net.layer_info)]
         return [(name, {"layers": [name]}) for name in stages]
     layer = net.resolve(args.survey)
-    return [(f"{layer}:{c}", {"layers": [f"{layer}:{c}"]}) for c in range(net.table[layer][0])]
+    return [(f"{layer}:{c}", {"layers": [f"{layer}:{c}"]}) for c in range(net.layer_info[layer][0])]
 
 
 def is_part(name, table):
@@ -610,7 +605,7 @@ def recipe_of(net, args, picture):
         "version": models.__version__,
         "model": net.metadata["model"],
         "weights": net.path.name,
-        "weights_sha256": digest(net.path),
+        "weights_sha256": net.weights_sha256,
         "picture": picture,
         "options": options | {"model": net.metadata["model"]},
     }
@@ -626,12 +621,12 @@ def print_recipe(path, parser):
 def list_models():
     for name, entry in models.REGISTRY.items():
         here = models.find(name).name if models.installed(name) else f"python convert.py --download {name}"
-        print(f"{name:22}{entry.title:36}{entry.layer:14}{here}")
+        print(f"{name:22}{entry.title:36}{entry.default_layer:14}{here}")
 
 
 def list_layers(net):
     print("layer                         channels  stride")
-    for name, (channels, stride) in net.table.items():
+    for name, (channels, stride) in net.layer_info.items():
         print(f"{name:30}{channels:8}{stride or '':8}")
 
 

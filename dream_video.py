@@ -12,32 +12,24 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
+import models
+from models.dreaming.recipes import to_text
+from models.dreaming.targets import parse_targets
+from models.dreaming.tiles import tile_size
+
 import numpy as np
 
-import models
-from dataset.camera import Step, each_channel, move, plan_zoom, read_schedule
-from dataset.film import FORMATS, film_writer, has_sound, read_film, read_frames, steady
-from dataset.flow import carry, is_cut, need_opencv
-from dataset.images import SUFFIXES, check_writable, read_image, to_levels, write_image
-from dataset.kept import frame_path, keep_frame, kept_frames, remove
-from dream import (
-    CLASS,
-    SWITCHES,
-    add_dream_options,
-    deepdream,
-    fit,
-    number,
-    octave_sizes,
-    parse_targets,
-    settings,
-    tile_size,
-    whole_number,
-)
-from models.cli import Parser, UsageError, UserError, note, progress, run
-from models.weights import sha256
+from dataset.camera import Step, each_channel, plan_zoom, read_schedule, transform_view
+from dataset.cli import Parser, UsageError, UserError, log, number, progress, run, whole_number
+from dataset.files import sha256
+from dataset.flow import is_scene_cut, need_opencv, warp
+from dataset.frames import frame_path, keep_frame, remove, resume_frames
+from dataset.images import SUFFIXES, check_writable, read_image, to_uint8, write_image
+from dataset.video import FORMATS, constant_rate, film_writer, has_sound, read_film, read_frames
+from dream import CLASS_DEFAULTS, SWITCHES, add_dream_options, deepdream, fit, octave_sizes, settings
 
 # dream.py's defaults for a class, but for the steps, of which each frame of a film has few
-OF_CLASS = {name: value for name, value in CLASS.items() if name != "steps"}
+OF_CLASS = {name: value for name, value in CLASS_DEFAULTS.items() if name != "steps"}
 
 # --- The endless zoom ---
 
@@ -50,14 +42,14 @@ def zoom_frames(net, picture, plan, options, hold, start=0, state=None):
     """
     state = state or {}
     for n in range(start, len(plan)):
-        image = move(state["frame"], plan[n - 1]) if n else picture
+        image = transform_view(state["frame"], plan[n - 1]) if n else picture
         dreamed = dream_frame(net, image, options | {"layers": plan[n].layers}, n)
         if hold and n:
-            dreamed = detailed(dreamed, image, state["detail"])
-            dreamed = np.clip(matched(dreamed, state["mean"], state["std"]), 0, 255)
+            dreamed = restore_detail(dreamed, image, state["detail"])
+            dreamed = np.clip(match_statistics(dreamed, state["mean"], state["std"]), 0, 255)
         if n == 0:
             mean, std = statistics(dreamed)
-            state = state | {"mean": mean, "std": std, "detail": fine(dreamed).std()}
+            state = state | {"mean": mean, "std": std, "detail": high_pass(dreamed).std()}
         state = state | {"frame": dreamed}
         yield state
 
@@ -73,27 +65,27 @@ def statistics(image):
     return image.mean((0, 1), dtype=np.float64), image.std((0, 1), dtype=np.float64)
 
 
-def matched(image, mean, std):
+def match_statistics(image, mean, std):
     """The image with each channel's mean and standard deviation made those given."""
     own_mean, own_std = statistics(image)
     gain = std / np.maximum(own_std, 1e-3)
     return image * np.float32(gain) + np.float32(mean - own_mean * gain)
 
 
-def detailed(dreamed, image, detail):
+def restore_detail(dreamed, image, detail):
     """The dream with its finest structures up to twice as strong, as needed for the frame's to deviate by `detail`.
 
     Every zoom takes the frame's finest detail away, and a few steps do not dream all of it anew. What is enhanced is
     this frame's dream, not the frame: sharpening a frame again and again draws lines through the centre of the zoom.
     """
-    old, new = fine(image), fine(dreamed - image)
+    old, new = high_pass(image), high_pass(dreamed - image)
     # the root of mean (old + k new)^2 = detail^2
     a, b, c = np.mean(new * new) + 1e-9, np.mean(old * new), np.mean(old * old) - detail**2
     k = (np.sqrt(max(b * b - a * c, 0)) - b) / a
     return dreamed + np.float32(np.clip(k, 1, 2) - 1) * new
 
 
-def fine(image):
+def high_pass(image):
     """H x W x 3 without what is broader than a pixel or two."""
     from scipy import ndimage
 
@@ -119,7 +111,7 @@ def close_loop(n, frames, finished):
     mean = (end.mean((0, 1)) + begin.mean((0, 1))) / 2
     t = (n - frames + 1) / (overlap(frames) + 1) * np.pi / 2
     # cosine and sine, not two shares of a whole: the mean of two unlike pictures has less contrast than either
-    return to_levels(mean + np.cos(t) * (end - mean) + np.sin(t) * (begin - mean))
+    return to_uint8(mean + np.cos(t) * (end - mean) + np.sin(t) * (begin - mean))
 
 
 # --- A film ---
@@ -135,16 +127,16 @@ def film_frames(net, images, options, blend, flow, hold, start=0, state=None):
     before, state = None, state or {}
     for n, image in enumerate(images):
         if n >= start:
-            begins = before is None or not blend or is_cut(before, image)
+            begins = before is None or not blend or is_scene_cut(before, image)
             dreamed = image
             if not begins:
                 # the dream alone, without the film below it, which would leave a ghost of the frame before
                 dream = state["frame"] - before
-                dreamed = np.clip(image + blend * (carry(dream, before, image) if flow else dream), 0, 255)
+                dreamed = np.clip(image + blend * (warp(dream, before, image) if flow else dream), 0, 255)
             dreamed = deepdream(net, dreamed, **options)  # the same shifts for all: what stands still is dreamed alike
             mean, std = statistics(dreamed - image) if begins else (state["mean"], state["std"])
             if hold and not begins:
-                dreamed = np.clip(image + matched(dreamed - image, mean, std), 0, 255)
+                dreamed = np.clip(image + match_statistics(dreamed - image, mean, std), 0, 255)
             state = state | {"frame": dreamed, "mean": mean, "std": std}
             yield state
         before = image
@@ -171,7 +163,7 @@ def make_film(args, folder, frames, timing, finished, total, recipe, source=None
             encode(n)
 
     def keep_and_encode(n, state):
-        levels = to_levels(state["frame"])
+        levels = to_uint8(state["frame"])
         keep_frame(folder, n, levels, state)
         if args.preview:
             write_image(args.preview, levels)
@@ -240,7 +232,7 @@ def parse_arguments(arguments=None):
     film.add_argument("--end", type=moment, metavar="TIME", help="end there, in seconds or h:m:s")
     film.add_argument("--blend", type=number(least=0, most=1), metavar="X", help="share of a frame's dream "
                       "that is carried into the next, 0 to 1 (default: 0; 0.8 with --flow)")  # fmt: skip
-    film.add_argument("--flow", action="store_true", help="carry it along the motion in the film, so that dreams "
+    film.add_argument("--flow", action="store_true", help="warp it along the motion in the film, so that dreams "
                       "stick to what moves (needs OpenCV)")  # fmt: skip
     add_dream_options(parser)
     parser.set_defaults(octaves=2, steps=4)  # a zoom dreams on the same frame again and again
@@ -300,7 +292,7 @@ finite = ranged(float, -1e9, 1e9, "number")
 frame_rate = ranged(Fraction, Fraction(1, 1000), 1000, "frame rate")
 moment = ranged(seconds, 0, 1e9, "time")
 
-SILENT = {"output", "quality", "fps", "preview", "restart", "quiet"}  # options that the frames do not depend on
+NOT_IN_KEY = {"output", "quality", "fps", "preview", "restart", "quiet"}  # options that the frames do not depend on
 
 
 def main(arguments=None):
@@ -318,12 +310,12 @@ def main(arguments=None):
     picture = next(pictures(film, args)) if film else fit(read_image(args.source), None, args.width, args.max_size)[0]
     sizes = octave_sizes(net, picture.shape, targets, args.octaves, args.octave_scale)
     if len(sizes) < args.octaves:
-        note(f"{len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
+        log(f"{len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
     if not args.quiet:
         models.advise(net.path)
 
     folder = args.output.with_name(args.output.name + ".frames")
-    with kept_frames(folder, what_matters(args, net), args.restart) as (finished, state):
+    with resume_frames(folder, resume_key(args, net), args.restart) as (finished, state):
         # the tiles, too, are those of the first frame, however much memory is free when this is resumed
         state.setdefault("tile", args.tile or tile_size(net, targets))
         options["tile"] = int(state["tile"])
@@ -334,14 +326,17 @@ def main(arguments=None):
                 net, pictures(film, args), options, blend, args.flow, args.drift == "hold", finished, state
             )
         else:
-            timing, total = steady(args.frames, args.fps), args.frames + (overlap(args.frames) if args.loop else 0)
+            timing, total = (
+                constant_rate(args.frames, args.fps),
+                args.frames + (overlap(args.frames) if args.loop else 0),
+            )
             first = Step(layers, args.zoom, args.rotate, tuple(args.pan), tuple(args.center))
             plan = plan_zoom(first, total, schedule)
             frames = zoom_frames(net, picture, plan, options, args.drift == "hold", finished, state)
         try:
-            make_film(args, folder, frames, timing, finished, total, recipe_of(args, net), film)
+            make_film(args, folder, frames, timing, finished, total, to_text(recipe_of(args, net)), film)
         except (KeyboardInterrupt, SystemExit):
-            note(f"finished frames are kept in {folder}: the same command continues", args.quiet)
+            log(f"finished frames are kept in {folder}: the same command continues", args.quiet)
             raise
         except OSError as error:
             reason = error.strerror or error
@@ -355,10 +350,12 @@ def find_film(args):
         need_opencv()
     with progress(None, args.quiet, desc=f"reading {args.source.name}", unit="frame", delay=1) as bar:
         film = read_film(args.source, args.start, args.end, bar.update)
-    if film.promised > len(film.timing.times) and not (args.start or args.end):
-        note(f"{args.source} is cut off: {len(film.timing.times)} of {film.promised} frames are there", args.quiet)
+    if film.declared_frames > len(film.timing.times) and not (args.start or args.end):
+        log(
+            f"{args.source} is cut off: {len(film.timing.times)} of {film.declared_frames} frames are there", args.quiet
+        )
     if film.sound and not has_sound(args.output):
-        note(f"the sound is left out: {args.output} cannot hold any", args.quiet)
+        log(f"the sound is left out: {args.output} cannot hold any", args.quiet)
     return film
 
 
@@ -367,23 +364,23 @@ def pictures(film, args):
     return (fit(image, None, args.width, args.max_size)[0] for image in read_frames(film))
 
 
-def what_matters(args, net):
+def resume_key(args, net):
     """{option: value} of all that the frames depend on; files by their SHA-256."""
-    options = {name: value for name, value in vars(args).items() if name not in SILENT} | {"weights": net.path}
+    options = {name: value for name, value in vars(args).items() if name not in NOT_IN_KEY} | {"weights": net.path}
     if isinstance(args.decorrelate, str):
         options["decorrelate"] = Path(args.decorrelate)
     return plain({name: sha256(value) if isinstance(value, Path) else value for name, value in options.items()})
 
 
 def recipe_of(args, net):
-    """What the film's metadata tells of how it was made; see dataset/recipe.py."""
+    """What the film's metadata tells of how it was made; see models/dreaming/recipes.py."""
     return {
         "version": models.__version__,
         "model": net.metadata["model"],
         "weights": net.path.name,
-        "weights_sha256": sha256(net.path),
+        "weights_sha256": net.weights_sha256,
         "picture": args.source.name,
-        "options": plain({name: value for name, value in vars(args).items() if name not in SILENT - {"fps"}}),
+        "options": plain({name: value for name, value in vars(args).items() if name not in NOT_IN_KEY - {"fps"}}),
     }
 
 

@@ -24,25 +24,27 @@ import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import models
+from models import weights_file
+from models.dreaming.targets import parse_targets
+from models.network import Network
+from models.registry import FREEZE_TO
+from models.training import checkpoints, freezing
+from models.training import step as learning
+from models.training.batches import share_batches
+
+import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 
 import calc_cm
-import models
-from dataset import Augmentation, ImageFolder, Loader, charts, read_folder
+from dataset import Augmentation, ImageFolder, Loader, cli, plots, read_folder
+from dataset.cli import Parser, UsageError, UserError, log, number, progress, whole_number
 from dataset.features import FeatureLoader, compute_features, fingerprint, flips_only
+from dataset.files import atomic_write, sha256
 from dataset.images import read_image, resize_image, write_image
 from dataset.workers import Workers, cores
-from dream import CLASS, deepdream, parse_targets
-from models import cli, weights
-from models.cli import Parser, UsageError, UserError, note, number, progress, whole, whole_number
-
-models.blas.load()  # before anything imports mlx.core
-
-import mlx.core as mx  # noqa: E402
-from mlx.utils import tree_flatten  # noqa: E402
-
-from models import checkpoint, learning, training  # noqa: E402
-from models.network import Network  # noqa: E402
+from dream import CLASS_DEFAULTS, deepdream
 
 RATES = {"sgd": 0.005, "adam": 0.0003, "adamw": 0.0003}
 SCRATCH_RATE = 10  # times these, from scratch
@@ -269,16 +271,16 @@ def prepare(args, train_set, val_set):
     quiet = args.quiet or group.rank() > 0
 
     net, new = starting_network(args, classes, quiet)
-    if not net.fits(args.image_size, args.image_size, ["logits"]):
+    if not net.accepts_size(args.image_size, args.image_size, ["logits"]):
         raise UsageError(f"--image-size {args.image_size}: too small for {net.metadata['model']}")
     if args.preview:
         read_image(args.preview)
         parse_targets(net, args.preview_layers, args.preview_class)
     net.metadata |= colours(args, train_set)
-    learned = training.learned_paths(net, frozen_to(args, net), args.train)
-    frozen = training.freeze(net, learned)
-    cut = training.cut_of(net, learned)
-    training.share_batches(net, group)
+    learned = freezing.learned_paths(net, frozen_to(args, net), args.train)
+    frozen = freezing.freeze(net, learned)
+    cut = freezing.split_layer(net, learned)
+    share_batches(net, group)
     if args.cache and not cut:
         raise UsageError("--cache keeps what the frozen layers compute, and nothing is frozen")
 
@@ -287,11 +289,11 @@ def prepare(args, train_set, val_set):
     optimizers = learning.make_optimizers(
         net, args.optimizer, args.lr, args.head_lr, head, args.momentum, args.weight_decay
     )
-    untrained = not training.classifier_paths(net.metadata["model"]).isdisjoint(new)
+    untrained = not freezing.classifier_paths(net.metadata["model"]).isdisjoint(new)
     run = Run(args, net, frozen, cut, optimizers, group, settings, untrained)
-    begin(run)
+    start_or_resume(run)
     million = sum(array.size for _, array in tree_flatten(net.trainable_parameters())) / 1e6
-    note(f"{len(train_set)} pictures of {len(classes)} classes, {len(val_set)} held out; {million:.2f} million "
+    log(f"{len(train_set)} pictures of {len(classes)} classes, {len(val_set)} held out; {million:.2f} million "
          f"parameters learn, {f'all after {cut}' if cut else 'the whole network'}", quiet)  # fmt: skip
     return run
 
@@ -304,21 +306,21 @@ def starting_network(args, classes, quiet):
     if args.from_scratch:
         model, arrays, metadata, has_aux = args.base or "googlenet", {}, {"classes": None}, True
     else:
-        arrays, metadata = weights.read(path)
+        arrays, metadata = weights_file.read(path)
         model, has_aux = metadata["model"], metadata["aux"]
         if args.base not in (None, model):
             raise UserError(f"{path}: these are weights of {model}, not of {args.base}")
-        metadata |= {"source": path.name, "source_sha256": weights.sha256(path)}
+        metadata |= {"source": path.name, "source_sha256": sha256(path)}
     entry = models.entry(model)
     if args.aux == "train" and not entry.aux:
         raise UsageError(f"--aux train: {model} has no auxiliary classifiers")
     aux = entry.aux and (args.aux == "train" or (has_aux and args.aux is None))
-    net = training.new_network(model, len(classes), aux, args.seed)
+    net = freezing.new_network(model, len(classes), aux, args.seed)
     known = metadata["classes"] == classes  # then the classifier is worth keeping
-    net.metadata = {**weights.statistics_of(entry), **metadata, "model": model, "num_classes": len(classes)}
+    net.metadata = {**weights_file.statistics_of(entry), **metadata, "model": model, "num_classes": len(classes)}
     # the base's own layer may be a frozen one, of which the new network dreams just as the old
-    net.metadata |= {"classes": classes, "aux": aux, "layer": entry.layer}
-    return net, training.transfer(net, arrays, known)
+    net.metadata |= {"classes": classes, "aux": aux, "layer": entry.default_layer}
+    return net, freezing.transfer(net, arrays, known)
 
 
 def colours(args, train_set):
@@ -335,7 +337,7 @@ def colours(args, train_set):
 def frozen_to(args, net):
     if args.from_scratch or args.train or args.freeze_to == "none":
         return None
-    return args.freeze_to or training.FREEZE_TO[net.metadata["model"]]
+    return args.freeze_to or FREEZE_TO[net.metadata["model"]]
 
 
 def loader(run, folder, augmentation=None):
@@ -344,19 +346,19 @@ def loader(run, folder, augmentation=None):
     share = {"seed": args.seed, "rank": group.rank(), "ranks": group.size()}
     batch = args.batch_size // group.size()
     if not args.cache:
-        report = note if run.first else lambda line: None
+        report = log if run.first else lambda line: None
         return Loader(folder, batch, args.image_size, augmentation, workers=args.workers, report=report, **share)
     arrays = {path: np.array(array) for path, array in tree_flatten(run.net.parameters())}
     frozen = set(arrays) - {path for path, _ in tree_flatten(run.net.trainable_parameters())}
     before = run.net.layers[: run.net.layers.index(run.cut) + 1]
-    arrays = {path: arrays[path] for path in frozen if any(training.below(path, layer) for layer in before)}
+    arrays = {path: arrays[path] for path in frozen if any(freezing.below(path, layer) for layer in before)}
     views = 2 if augmentation and augmentation.flip else 1
     meta = [run.net.metadata[key] for key in ("model", "mean", "std", "channel_order")]
     name = fingerprint(folder, arrays, run.cut, args.image_size, views, meta)
     own = "" if run.first else f"-{group.rank()}"  # ranks on one machine would write the same file
     features = compute_features(
         folder,
-        lambda images: np.array(learning.trunk(run.net, images, run.cut)),
+        lambda images: np.array(learning.frozen_features(run.net, images, run.cut)),
         args.image_size,
         views,
         Path("runs/.cache") / f"{name}{own}.npy",
@@ -373,7 +375,7 @@ def train_epoch(run, batches, step, interrupt):
     """The rest of the epoch that the run is in."""
     args, net, state, group = run.args, run.net, run.state, run.group
     steps = len(batches)
-    training.training_mode(net, run.frozen)
+    freezing.training_mode(net, run.frozen)
     with progress(steps, args.quiet or not run.first, desc=f"epoch {state.epoch + 1}/{args.epochs}", unit="batch",
                   initial=state.step) as bar:  # fmt: skip
         began, waited = time.perf_counter(), batches.waited
@@ -398,7 +400,7 @@ def train_epoch(run, batches, step, interrupt):
             if stop:
                 save(run)
                 where = f"epoch {state.epoch + 1}, batch {state.step + 1}"
-                note(f"saved: the same command with --resume goes on from {where}", not run.first)
+                log(f"saved: the same command with --resume goes on from {where}", not run.first)
                 interrupt.end()
 
 
@@ -450,7 +452,7 @@ def evaluate_file(args):
     with Loader(pictures, args.batch_size, size, workers=args.workers) as batches:
         scores = learning.evaluate(net, batches, None, mx.distributed.init())
     print(scores.table(net.classes))
-    write_image(args.run / "confusion.png", charts.confusion(scores.confusion, net.classes))
+    write_image(args.run / "confusion.png", plots.confusion(scores.confusion, net.classes))
     print(args.run / "confusion.png")
     return 0
 
@@ -458,28 +460,28 @@ def evaluate_file(args):
 # --- What stays ---
 
 
-def begin(run):
+def start_or_resume(run):
     """Take up the run that --resume means, or make its folder for a new one."""
     args, file = run.args, run.args.run / "checkpoint.npz"
     optimizers = [optimizer for optimizer, _, _ in run.optimizers]
     if run.first and args.resume:
-        stored = checkpoint.read_state(file)
+        stored = checkpoints.read_state(file)
         differing = [key for key, value in run.settings.items() if stored["settings"].get(key) != value]
         if differing:
             key = differing[0]
             raise UsageError(f"--resume: the run was begun with another {key.replace('_', ' ')}: "
                              f"{stored['settings'].get(key)}, not {run.settings[key]}")  # fmt: skip
-        checkpoint.restore(file, run.net, optimizers)
+        checkpoints.restore(file, run.net, optimizers)
         run.state = State(**stored["state"])
     elif run.first:
-        if file.exists() and (epoch := checkpoint.read_state(file)["state"]["epoch"]) < args.epochs:
+        if file.exists() and (epoch := checkpoints.read_state(file)["state"]["epoch"]) < args.epochs:
             raise UserError(f"{args.run}: an unfinished run is there, in epoch {epoch + 1}: go on with --resume, or "
                             f"remove it (rm -r {args.run}), or name another with -o")  # fmt: skip
         shutil.rmtree(args.run, ignore_errors=True)
-        with whole(args.run / "command") as temporary:
+        with atomic_write(args.run / "command") as temporary:
             temporary.write_text(shlex.join(["python", *sys.argv]) + "\n")
     if args.resume:  # the other machines need no copy of the file
-        checkpoint.broadcast(run.net, optimizers, run.group)
+        checkpoints.broadcast(run.net, optimizers, run.group)
         numbers = [run.state.epoch, run.state.step] if run.first else [0, 0]
         run.state.epoch, run.state.step = mx.distributed.all_sum(mx.array(numbers), group=run.group).tolist()
 
@@ -512,9 +514,9 @@ def finish_epoch(run, scores):
         "seconds": state.seconds,
         "waited": state.waited,
     }
-    best = max(state.history, key=goodness, default=row)
+    best = max(state.history, key=selection_key, default=row)
     run.state = State(state.epoch + 1, history=[*state.history, row], best=state.best)
-    if goodness(row) >= goodness(best):
+    if selection_key(row) >= selection_key(best):
         run.state.best = row["epoch"]
     if not run.first:
         return
@@ -524,7 +526,7 @@ def finish_epoch(run, scores):
     if run.state.best == row["epoch"]:
         export(run, row)
         if scores:
-            picture = charts.confusion(scores.confusion, run.net.classes)
+            picture = plots.confusion(scores.confusion, run.net.classes)
             write_image(args.run / "confusion.png", picture)
     preview(run)
     write_log(run)
@@ -533,7 +535,7 @@ def finish_epoch(run, scores):
         print(scores.table(run.net.classes))
 
 
-def goodness(row):
+def selection_key(row):
     """By which the best epoch is chosen: accuracy on the held out, then their loss; the last where none are."""
     return (row["val_top1"], -row["val_loss"]) if row["val_top1"] is not None else (row["epoch"],)
 
@@ -549,19 +551,19 @@ def export(run, row):
     metadata = {**net.metadata, "origin": origin, "training": {**run.settings, **summary}}
     # frozen weights keep every bit
     dtype = "float16" if net.metadata.get("dtype", "float16") == "float16" else "float32"
-    weights.write(args.output, {p: np.array(a) for p, a in tree_flatten(net.parameters())}, metadata, dtype)
+    weights_file.write(args.output, {p: np.array(a) for p, a in tree_flatten(net.parameters())}, metadata, dtype)
 
 
 def save(run):
     if run.first:
         state = {"settings": run.settings, "state": asdict(run.state)}
         optimizers = [optimizer for optimizer, _, _ in run.optimizers]
-        checkpoint.write(run.args.run / "checkpoint.npz", run.net, optimizers, state)
+        checkpoints.write(run.args.run / "checkpoint.npz", run.net, optimizers, state)
 
 
 def write_log(run):
     history = run.state.history
-    with whole(run.args.run / "log.csv") as temporary, open(temporary, "w", newline="") as file:
+    with atomic_write(run.args.run / "log.csv") as temporary, open(temporary, "w", newline="") as file:
         table = csv.DictWriter(file, history[0])
         table.writeheader()
         table.writerows(history)
@@ -571,7 +573,7 @@ def write_log(run):
         ("top-1 accuracy", {"training": column["train_top1"], "held out": column["val_top1"]}),
         ("learning rate", {"": column["learning_rate"]}),
     ]
-    write_image(run.args.run / "curves.png", charts.curves(panels, column["epoch"], "epoch"))
+    write_image(run.args.run / "curves.png", plots.curves(panels, column["epoch"], "epoch"))
 
 
 def preview(run):
@@ -597,13 +599,13 @@ def preview(run):
     before = "untrained" if args.preview_class and run.untrained else "before"
     columns = [f"epoch {epoch}" if epoch else before for epoch in shown]
     table = {caption: [kept(epoch, end) for epoch in shown] for end, (caption, _) in rows.items()}
-    write_image(args.run / "preview.png", charts.strip(table, columns))
+    write_image(args.run / "preview.png", plots.strip(table, columns))
 
 
 def preview_rows(args, net):
     """{end of its files' names: (caption, arguments of deepdream())} of the rows of the preview."""
     if args.preview_class:
-        return {f"-{name}.png": (name, {"classes": name, **CLASS}) for name in args.preview_class}
+        return {f"-{name}.png": (name, {"classes": name, **CLASS_DEFAULTS}) for name in args.preview_class}
     return {".png": (" ".join(args.preview_layers or [net.metadata["layer"]]), {"layers": args.preview_layers})}
 
 

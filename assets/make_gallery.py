@@ -10,9 +10,10 @@ from pathlib import Path
 ASSETS = Path(__file__).parent
 sys.path.insert(0, str(ASSETS.parent))
 
+from models.dreaming.presets import PRESETS  # noqa: E402
+
 import dream  # noqa: E402
-from models.cli import UsageError, closest, run  # noqa: E402
-from models.presets import PRESETS  # noqa: E402
+from dataset.cli import UsageError, run, suggest  # noqa: E402
 
 PHOTO = [str(ASSETS / "sample.jpg"), "--max-size", "420"]
 LOOKS = {name: [*PHOTO, "--preset", name] for name in PRESETS} | {
@@ -28,7 +29,7 @@ LOOKS = {name: [*PHOTO, "--preset", name] for name in PRESETS} | {
 def main():
     for name in sys.argv[1:] or LOOKS:
         if name not in LOOKS:
-            raise UsageError(f"there is no look {name!r}: {closest(name, LOOKS)}")
+            raise UsageError(f"there is no look {name!r}: {suggest(name, LOOKS)}")
         dream.main([*LOOKS[name], "-o", str(ASSETS / "gallery" / f"{name}.jpg")])
 
 

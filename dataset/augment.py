@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset.images import resize_image, to_levels
+from dataset.images import resize_image, to_uint8
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def random_rotation(image, rng, degrees=5.0):
     height, width = image.shape[:2]
     margin = math.ceil(math.sin(math.radians(min(abs(angle), 90))) * max(height, width) / 2) + 1
     padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
-    turned = Image.fromarray(to_levels(padded)).rotate(angle, Image.Resampling.BILINEAR)
+    turned = Image.fromarray(to_uint8(padded)).rotate(angle, Image.Resampling.BILINEAR)
     return np.asarray(turned, np.float32)[margin : margin + height, margin : margin + width]
 
 

@@ -1,4 +1,4 @@
-"""Where the view goes in a zoom: a Step for each frame, from options or a schedule, and move(), which takes it."""
+"""The path of the camera: a Step for each frame, from options or a schedule, and transform_view(), which takes it."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.cli import UsageError, closest
+from dataset.cli import UsageError, suggest
 
 PAIRS = ("pan", "center")  # of two numbers
 
@@ -22,7 +22,7 @@ class Step:
     center: tuple = (0.5, 0.5)  # of zoom and rotation, in fractions of the width and height
 
 
-def move(image, step):
+def transform_view(image, step):
     """The next view of H x W x 3, as `step` says.
 
     One resampling by cubic splines, which keep detail that linear interpolation would lose a little of at every
@@ -54,18 +54,18 @@ def plan_zoom(first, frames, schedule=None):
     that name it and is smooth in between: 3t^2 - 2t^3 of the way. Scales are blended by their logarithm, layers by
     their weights.
     """
-    knots = {name: {0: value} for name, value in vars(first).items()}
+    keyframes = {name: {0: value} for name, value in vars(first).items()}
     for entry in schedule or []:
-        for name in knots.keys() & entry.keys():
-            knots[name][entry["frame"]] = entry[name]
-    return [Step(**{name: between(values, n, name) for name, values in knots.items()}) for n in range(frames)]
+        for name in keyframes.keys() & entry.keys():
+            keyframes[name][entry["frame"]] = entry[name]
+    return [Step(**{name: interpolate(values, n, name) for name, values in keyframes.items()}) for n in range(frames)]
 
 
-def between(knots, n, name):
+def interpolate(keyframes, n, name):
     """The value of {frame: value} at frame n; `name` tells what kind of value it is."""
-    before = max(frame for frame in knots if frame <= n)
-    after = min((frame for frame in knots if frame > n), default=before)
-    a, b = knots[before], knots[after]
+    before = max(frame for frame in keyframes if frame <= n)
+    after = min((frame for frame in keyframes if frame > n), default=before)
+    a, b = keyframes[before], keyframes[after]
     if a == b or n == before:
         return a
     t = (n - before) / (after - before)
@@ -118,7 +118,7 @@ def check_entry(path, entry):
         raise UsageError(f'{path}: {json.dumps(entry)} does not tell its "frame"')
     for name, value in entry.items():
         if name not in kinds:
-            raise UsageError(f"{path}: there is no {name!r} in a schedule: {closest(name, kinds)}")
+            raise UsageError(f"{path}: there is no {name!r} in a schedule: {suggest(name, kinds)}")
         fits, words = kinds[name]
         if not fits(value):
             raise UsageError(f"{path}: frame {entry['frame']}: {name} is {json.dumps(value)}, not {words}")

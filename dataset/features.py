@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from dataset.augment import Augmentation
+from dataset.cli import UserError, progress
+from dataset.files import atomic_write
 from dataset.loader import Loader, Plan
-from models.cli import UserError, progress, whole
 
 HALF_MAX = 65504.0  # float16's
 KEPT_DAYS = 30  # without use
@@ -37,7 +38,7 @@ def compute_features(folder, network, size, views, file, *, batch_size=32, worke
     with (
         progress(len(folder), quiet, desc="features", unit="picture") as bar,
         Loader(numbered, batch_size, size, workers=workers) as loader,
-        whole(file) as temporary,
+        atomic_write(file) as temporary,
         open(temporary, "wb") as out,
     ):
         done, blank = 0, None

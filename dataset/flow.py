@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from models.cli import UserError
+from dataset.cli import UserError
 
 CUT = 30  # mean grey levels between two frames of a film, above which they belong to two scenes
 
@@ -20,7 +20,7 @@ def need_opencv():
         raise UserError("--flow needs OpenCV: pip install opencv-python-headless") from None
 
 
-def is_cut(before, after):
+def is_scene_cut(before, after):
     """Whether a new scene begins between two frames H x W x 3: their shapes of an eighth of the size are unlike."""
     return np.abs(coarse(after) - coarse(before)).mean() > CUT
 
@@ -33,7 +33,7 @@ def coarse(image, cell=8):
     return sums / np.outer(np.diff([*rows, grey.shape[0]]), np.diff([*columns, grey.shape[1]]))
 
 
-def carry(layer, before, after):
+def warp(layer, before, after):
     """`layer` (H x W x 3) moved as the picture moved from frame `before` to frame `after`, and 0 where `after` shows
     what `before` did not.
 

@@ -1,4 +1,4 @@
-"""Finding the pictures of an ImageFolder: FOLDER/<class>/*.jpg, or FOLDER/train/<class> and FOLDER/val/<class>."""
+"""ImageInfo the pictures of an ImageFolder: FOLDER/<class>/*.jpg, or FOLDER/train/<class> and FOLDER/val/<class>."""
 
 import glob
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.cli import UserError, log
 from dataset.images import SUFFIXES
-from models.cli import UserError, note
 
 JUNK = {"Thumbs.db", "desktop.ini", "__MACOSX"}  # what file managers leave behind, besides hidden files
 VAL_NAMES = ("val", "valid", "validation")
@@ -56,7 +56,7 @@ def read_folder(root, val=0.0, seed=0):
         held_out = {entry.path for entry in entries if entry.split == "val"}
     validation = [entry for entry in entries if entry.path in held_out]
     for folder in empty_classes(root / training[0].split, classes):
-        note(f"{folder}: no pictures; the class is left out")
+        log(f"{folder}: no pictures; the class is left out")
     return folder_of(root, classes, training), folder_of(root, classes, validation)
 
 
@@ -85,7 +85,7 @@ def empty_classes(folder, classes):
 
 
 @dataclass(frozen=True)
-class Entry:
+class FolderEntry:
     """A file of a tree: its path relative to the root, "train", "val" or "", and its class ("" for none)."""
 
     path: str
@@ -94,7 +94,7 @@ class Entry:
 
 
 def list_tree(root):
-    """Every file below `root` as an Entry, sorted by path, whatever its suffix.
+    """Every file below `root` as an FolderEntry, sorted by path, whatever its suffix.
 
     It is a tree of splits when its folders are train, val and perhaps test (which is left alone), and nothing else;
     so a class may well be called "train". Raises UserError where `root` is no folder.
@@ -113,7 +113,7 @@ def list_tree(root):
                 continue
             split = "val" if parts[0] in VAL_NAMES else "train" if parts[0] == "train" else ""
             parts = parts[1:] if split else parts
-        entries.append(Entry(path, split, parts[0] if len(parts) > 1 else ""))
+        entries.append(FolderEntry(path, split, parts[0] if len(parts) > 1 else ""))
     return entries
 
 

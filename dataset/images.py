@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.cli import UserError, whole
+from dataset.cli import UserError
+from dataset.files import atomic_write
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif"}
 # Pillow knows more; among them EPS, for which it runs Ghostscript, whatever the file is called
@@ -155,15 +156,15 @@ def write_image(path, image, alpha=None, quality=95, **options):
 
     path = Path(path)
     check_writable(path)
-    levels = to_levels(image)
+    levels = to_uint8(image)
     suffix = path.suffix.lower()
     if alpha is not None and suffix not in (".jpg", ".jpeg"):
-        levels = np.dstack([levels, to_levels(alpha)])
+        levels = np.dstack([levels, to_uint8(alpha)])
     if suffix != ".png":
         options["quality"] = quality
     if suffix in (".jpg", ".jpeg"):
         options["subsampling"] = 0 if quality >= 90 else 2  # dreams live in saturated edges: keep their colour sharp
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         Image.fromarray(levels).save(temporary, **options)
 
 
@@ -178,13 +179,51 @@ def write_animation(path, frames, duration=100):
     """Write float32 H x W x 3 frames (0..255) as an animated .gif or .webp; each lasts `duration` ms, the last 2 s."""
     from PIL import Image
 
-    pictures = [Image.fromarray(to_levels(frame)) for frame in frames]
+    pictures = [Image.fromarray(to_uint8(frame)) for frame in frames]
     options = {"quality": 85} if Path(path).suffix.lower() == ".webp" else {"optimize": True}
     durations = [duration] * (len(pictures) - 1) + [2000]
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=durations, loop=0, **options)
 
 
-def to_levels(image):
+def to_uint8(image):
     """Floats of 0..255, rounded and clipped, as bytes."""
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+# The text that a picture carries: PNG text, or the EXIF comment of a JPEG or WebP
+
+TEXT_KEY = "DeepDream-MLX"
+EXIF_IFD, USER_COMMENT, ASCII = 0x8769, 0x9286, b"ASCII\0\0\0"
+
+
+def text_options(path, text):
+    """Return what write_image(path, ...) takes as `options` to put a text into the file."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    if Path(path).suffix.lower() == ".png":
+        info = PngInfo()
+        info.add_text(TEXT_KEY, text)
+        return {"pnginfo": info}
+    exif = Image.Exif()
+    exif.get_ifd(EXIF_IFD)[USER_COMMENT] = ASCII + text.encode()
+    return {"exif": exif.tobytes()}
+
+
+def read_text(path):
+    """Return the text in a picture, "" where there is none. Raises UserError where it is no picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            text = getattr(picture, "text", {}).get(TEXT_KEY)
+            if text is None:
+                comment = picture.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
+                comment = comment.encode("latin-1") if isinstance(comment, str) else bytes(comment)
+                text = comment.removeprefix(ASCII).decode("ascii", "replace")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, SyntaxError, TypeError, EOFError):
+        raise UserError(f"{path}: not a picture that can be read") from None
+    return text

@@ -9,9 +9,9 @@ from queue import SimpleQueue
 import numpy as np
 
 from dataset.augment import Augmentation, centre_crop
-from dataset.images import read_image, to_levels
+from dataset.cli import UserError, log
+from dataset.images import read_image, to_uint8
 from dataset.workers import Workers, cores
-from models.cli import UserError, note
 
 MAX_PIXELS = 128_000_000  # a picture beyond it would cost a worker gigabytes; prepare.py leaves those out too
 
@@ -41,7 +41,7 @@ class Loader:
         ranks=1,
         workers=None,
         prefetch=4,
-        report=note,
+        report=log,
     ):
         if len(folder) < (ranks if augmentation else 1):
             raise UserError(f"{len(folder)} pictures are too few for {ranks} processes")
@@ -212,7 +212,7 @@ def decoder(plan):
             else:
                 rng = np.random.default_rng((plan.seed, epoch, place * plan.ranks + plan.rank))
                 image = plan.augmentation(image, rng, plan.size)
-            pixels[row] = to_levels(image)
+            pixels[row] = to_uint8(image)
         return pixels, used, errors
 
     return decode

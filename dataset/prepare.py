@@ -34,10 +34,11 @@ if __name__ == "__main__":
 
 import numpy as np
 
+from dataset.cli import Parser, UsageError, UserError, log, progress, run
+from dataset.files import atomic_write
 from dataset.folder import list_tree
 from dataset.images import SUFFIXES, PictureError, read_picture, write_image
 from dataset.workers import Workers, cores
-from models.cli import Parser, UsageError, UserError, note, progress, run, whole
 
 HASH_DISTANCE = 10  # bits of 64. Of the 18 million pairs of 6000 different photographs 72 were as near in some
 CORRELATION = 0.95  # orientation, and 0.89 was the highest of their correlations; JPEG of quality 20 keeps 0.985
@@ -97,7 +98,7 @@ def main():
     output = Path(options.output)
     sources, strays = list_sources(options.raw, output)
     began = time.perf_counter()
-    with Journal(output) as journal:
+    with ScanCache(output) as journal:
         journal.plan(sources)
         todo = [source for source in sources if not journal.knows(source, options)]
         process(todo, options, journal, f"reading {len(sources):,} files", done=len(sources) - len(todo))
@@ -111,7 +112,7 @@ def main():
         write_report(output / "report.csv", sources, left_out)
         draw_sheet(output / "left-out.jpg", sources, left_out, options)
     print_table(sources, left_out, strays, options)
-    note(f"{output}: {len(sources) - len(left_out):,} pictures, {time.perf_counter() - began:.0f} s", options.quiet)
+    log(f"{output}: {len(sources) - len(left_out):,} pictures, {time.perf_counter() - began:.0f} s", options.quiet)
     if len(left_out) == len(sources):
         raise UserError(f"no picture is left; see {output / 'report.csv'}")
 
@@ -179,7 +180,7 @@ def target_of(entry, taken):
 
 
 @dataclass(slots=True)
-class Finding:
+class ImageInfo:
     """What reading a file told. Where it is no usable picture: a reason and a detail; otherwise the rest."""
 
     reason: str = ""
@@ -210,18 +211,18 @@ def process(sources, options, journal, title, done=0):
 
 
 def processor(options):
-    """The workers' function: (path, target) -> Finding, after the picture has been written."""
+    """The workers' function: (path, target) -> ImageInfo, after the picture has been written."""
 
     def handle(task):
         path, target = task
         try:
             picture = read_picture(path, options.max_megapixels * 1_000_000)
         except PictureError as error:
-            return Finding(error.reason, str(error).removeprefix(f"{path}: "))
+            return ImageInfo(error.reason, str(error).removeprefix(f"{path}: "))
         except MemoryError:
-            return Finding("too large", "not enough memory to decode it")
+            return ImageInfo("too large", "not enough memory to decode it")
         if min(picture.size) < options.min_size:
-            return Finding("too small", f"{picture.width} x {picture.height}")
+            return ImageInfo("too small", f"{picture.width} x {picture.height}")
         if not options.report:
             fitted = fit(picture, options.size, options.fit)
             write_image(Path(options.output) / target, np.asarray(fitted, np.float32), quality=options.quality)
@@ -249,7 +250,7 @@ def describe(path, picture):
 
     thumbnail = shrink(picture, 64)
     colours = np.asarray(thumbnail, np.int16)
-    return Finding(
+    return ImageInfo(
         width=picture.width,
         height=picture.height,
         bytes=os.path.getsize(path),
@@ -293,7 +294,7 @@ def hash_of(picture):
 # What has been found
 
 
-class Journal:
+class ScanCache:
     """.prepare.sqlite in the output folder: findings about source files, and the names of files written there."""
 
     def __init__(self, output):
@@ -303,7 +304,7 @@ class Journal:
         output.mkdir(parents=True, exist_ok=True)
         self.database = sqlite3.connect(path)
         self.saved = time.monotonic()
-        fields = ", ".join(Finding.__slots__)
+        fields = ", ".join(ImageInfo.__slots__)
         try:
             self.database.execute(f"create table if not exists findings (path primary key, stamp, {fields})")
             self.database.execute("create table if not exists written (target primary key, path, stamp)")
@@ -331,7 +332,7 @@ class Journal:
         values = (
             key(source),
             finding_stamp(source, options),
-            *(getattr(finding, field) for field in Finding.__slots__),
+            *(getattr(finding, field) for field in ImageInfo.__slots__),
         )
         marks = ", ".join("?" * len(values))
         self.database.execute(f"insert or replace into findings values ({marks})", values)
@@ -358,7 +359,7 @@ class Journal:
                 self.database.execute("delete from written where target = ?", (target,))
         for folder, _, files in os.walk(self.output, topdown=False):
             for name in files:
-                if name.startswith(".") and name.endswith(".jpg"):  # cli.whole's, of a process that was killed
+                if name.startswith(".") and name.endswith(".jpg"):  # atomic_write's, of a process that was killed
                     os.unlink(os.path.join(folder, name))
             if Path(folder) != self.output and not os.listdir(folder):
                 os.rmdir(folder)
@@ -508,7 +509,7 @@ def orientations_of_array(image):
 
 
 def write_report(path, sources, left_out):
-    with whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["picture", "class", "split", "reason", "detail", "twin"])
         for source in sources:

@@ -15,7 +15,7 @@ import sys
 from collections import deque
 from pathlib import Path
 
-from models.cli import UserError
+from dataset.cli import UserError
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 START = "import sys; sys.path[0] = sys.argv[1]; from dataset.workers import work; work()"
@@ -32,7 +32,7 @@ class Workers:
     """
 
     def __init__(self, target, setup, count=None):
-        # models/blas.py imports mlx to put a fast BLAS under it, on Linux: not here
+        # models/kernels/blas.py imports mlx to put a fast BLAS under it, on Linux: not here
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "DEEPDREAM_BLAS": "off"}
         self.processes = []
         for _ in range(count or cores()):

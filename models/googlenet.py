@@ -7,8 +7,10 @@ on it: what differs there is a class attribute here.
 import mlx.core as mx
 import mlx.nn as nn
 
-from .layers import BasicConv2d, MaxPool2d, adaptive_avg_pool, flatten_chw, relu
-from .network import Network, following
+from .kernels.pooling import adaptive_avg_pool
+from .kernels.relu import relu
+from .layers import BasicConv2d, MaxPool2d, flatten_chw
+from .network import Network, layers_after
 
 # what follows each stage, and its widths: input, 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
 INCEPTION = {
@@ -98,11 +100,11 @@ class GoogLeNet(Network):
         return adaptive_avg_pool(x, 4)
 
     @property
-    def cuts(self):
+    def split_points(self):
         return [name for name in (*self.stem, *self.tower) if name not in self.auxiliary]
 
     def stages(self, x, after=None):
-        for name in following((*self.stem, *self.tower), after):
+        for name in layers_after((*self.stem, *self.tower), after):
             if name in self.auxiliary:
                 if name in self:
                     yield name, self[name](x)

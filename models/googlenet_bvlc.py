@@ -7,7 +7,9 @@ inception5a; torchvision's names. Its weights take BGR, 0..255 minus the mean.
 import mlx.nn as nn
 
 from .googlenet import GoogLeNet
-from .layers import LRN, Conv2d, adaptive_avg_pool, relu
+from .kernels.pooling import adaptive_avg_pool
+from .kernels.relu import relu
+from .layers import LRN, Conv2d
 
 
 class ConvReLU(nn.Module):

@@ -3,8 +3,9 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from .layers import BasicConv2d, MaxPool2d, adaptive_avg_pool, avg_pool_3x3, max_pool
-from .network import Network, following
+from .kernels.pooling import adaptive_avg_pool, avg_pool_3x3, max_pool
+from .layers import BasicConv2d, MaxPool2d
+from .network import Network, layers_after
 
 # The branches of a module: chains of convolutions (width, kernel), each chain's name being what torchvision calls it.
 # A list at the end of a chain holds two convolutions side by side.
@@ -126,7 +127,7 @@ class InceptionV3(Network):
         *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"),
         *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
     )
-    cuts = (*stem, *MIXED, "avgpool")
+    split_points = (*stem, *MIXED, "avgpool")
     auxiliary = ("AuxLogits",)
 
     def __init__(self, num_classes=1000, aux=False):
@@ -147,7 +148,7 @@ class InceptionV3(Network):
             self.AuxLogits = InceptionAux(768, num_classes)
 
     def stages(self, x, after=None):
-        for name in following(self.cuts, after):
+        for name in layers_after(self.split_points, after):
             if name == "Mixed_7a" and "AuxLogits" in self:
                 yield "AuxLogits", self.AuxLogits(x)  # of Mixed_6e
             if name in MIXED:

@@ -7,8 +7,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .cli import UsageError, UserError, closest
-from .layers import adaptive_avg_pool, flatten_chw
+from dataset.cli import UsageError, UserError, suggest
+from dataset.files import sha256
+
+from .kernels.pooling import adaptive_avg_pool
+from .layers import flatten_chw
 
 
 class Network(nn.Module):
@@ -37,14 +40,14 @@ class Network(nn.Module):
 
     def stages(self, x, after=None):
         """Yield (name, activation) from the first layer to the logits, which come last. x: N x H x W x 3, normalised;
-        or, where `after` names one of `cuts`, that layer's activation, from which the network goes on.
+        or, where `after` names one of `split_points`, that layer's activation, from which the network goes on.
 
         MLX is lazy: what is yielded costs nothing until it is evaluated, and nothing is built beyond the last
         stage that the caller takes.
         """
         raise NotImplementedError
 
-    cuts = ()  # the layers, in order, that are all the rest of the network needs, but for the auxiliary classifiers
+    split_points = ()  # layers, in order, each all that the rest of the network needs (auxiliary classifiers aside)
     auxiliary = ()  # the names that the auxiliary classifiers have, where there are any
 
     def aliases(self):
@@ -79,18 +82,18 @@ class Network(nn.Module):
         return self.activations(images, ["logits"])["logits"]
 
     def resolve(self, name):
-        """torchvision's name of the layer that `name` means; UsageError with the closest names otherwise."""
-        if name in self.table:
+        """torchvision's name of the layer that `name` means; UsageError with the suggest names otherwise."""
+        if name in self.layer_info:
             return name
         if name in self.all_aliases:
             return self.all_aliases[name]
         names = [*self.layers, *self.all_aliases]
-        raise UsageError(f"there is no layer {name!r} in this network: {closest(name, names)}")
+        raise UsageError(f"there is no layer {name!r} in this network: {suggest(name, names)}")
 
     @property
     def layers(self):
         """The names of all layers that can be dreamed on, in order."""
-        return list(self.table)
+        return list(self.layer_info)
 
     @property
     def classes(self):
@@ -98,7 +101,12 @@ class Network(nn.Module):
         return self.metadata.get("classes")
 
     @functools.cached_property
-    def table(self):
+    def weights_sha256(self):
+        """The SHA-256 of the weights file, computed once: every recipe names it."""
+        return sha256(self.path)
+
+    @functools.cached_property
+    def layer_info(self):
         """{name: (channels, stride)} in order; the stride is in pixels, None after the spatial average."""
         size = 512  # any multiple of 32 shows the strides; nothing is computed, MLX is lazy
         table = {}
@@ -110,21 +118,21 @@ class Network(nn.Module):
 
     @functools.cached_property
     def all_aliases(self):
-        known = {alias: name for alias, name in self.aliases().items() if name in self.table}
-        last = next(reversed(self.table))
+        known = {alias: name for alias, name in self.aliases().items() if name in self.layer_info}
+        last = next(reversed(self.layer_info))
         return known | ({"logits": last, "fc": last} if self.num_classes else {})
 
-    def fits(self, height, width, names):
+    def accepts_size(self, height, width, names):
         """Whether an image of that size reaches the layers `names` with at least one cell of the widest stride."""
-        strides = [stride for _, stride in self.table.values() if stride]
+        strides = [stride for _, stride in self.layer_info.values() if stride]
         try:
             shapes = [a.shape for a in self.activations(mx.zeros((1, height, width, 3)), names).values()]
         except ValueError:  # a window larger than its input
             return False
-        wanted = max(self.table[self.resolve(name)][1] or max(strides) for name in names)
+        wanted = max(self.layer_info[self.resolve(name)][1] or max(strides) for name in names)
         return min(height, width) >= wanted and all(min(shape) > 0 for shape in shapes)
 
-    def fill(self, arrays, source):
+    def load_arrays(self, arrays, source):
         """Set every parameter from {path: array}. UserError says which are missing, unexpected or misshapen."""
         own = dict(nn.utils.tree_flatten(self.parameters()))
         problems = [f"{key} is missing" for key in own if key not in arrays]
@@ -140,7 +148,7 @@ class Network(nn.Module):
         self.load_weights([(key, mx.array(np.asarray(value, np.float32))) for key, value in arrays.items()])
 
 
-def following(names, after):
+def layers_after(names, after):
     """The names that come after the one called `after`; all of them where it is None."""
     names = list(names)
     return names if after is None else names[names.index(after) + 1 :]
@@ -152,11 +160,11 @@ class FeaturesAndClassifier(Network):
     bins = None
 
     @property
-    def cuts(self):
+    def split_points(self):
         return [f"features.{i}" for i in range(len(self.features))]
 
     def stages(self, x, after=None):
-        for name in following(self.cuts, after):
+        for name in layers_after(self.split_points, after):
             x = self.features[int(name.removeprefix("features."))](x)
             yield name, x
         x = adaptive_avg_pool(x, self.bins)

@@ -2,8 +2,9 @@
 
 import mlx.nn as nn
 
-from .layers import Conv2d, MaxPool2d, conv_bn, relu
-from .network import Network, following
+from .kernels.relu import relu
+from .layers import Conv2d, MaxPool2d, conv_bn
+from .network import Network, layers_after
 
 STAGES = {"layer1": (64, 3), "layer2": (128, 4), "layer3": (256, 6), "layer4": (512, 3)}  # name: (width, blocks)
 EXPANSION = 4
@@ -43,7 +44,11 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(Network):
-    cuts = ("maxpool", *(f"{stage}.{i}" for stage, (_, blocks) in STAGES.items() for i in range(blocks)), "avgpool")
+    split_points = (
+        "maxpool",
+        *(f"{stage}.{i}" for stage, (_, blocks) in STAGES.items() for i in range(blocks)),
+        "avgpool",
+    )
 
     def __init__(self, num_classes=1000):
         super().__init__(num_classes)
@@ -67,7 +72,7 @@ class ResNet50(Network):
             yield "bn1", x
             x = relu(x)
             yield "relu", x
-        for name in following(self.cuts, after):
+        for name in layers_after(self.split_points, after):
             if "." in name:
                 stage, block = name.split(".")
                 x = yield from self[stage][int(block)].stages(name, x)

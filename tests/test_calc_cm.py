@@ -2,16 +2,15 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import calc_cm
+from dataset.cli import UserError
+from dataset.color import load_matrix, normalize_matrix
 from dataset.images import read_image, write_image
-from models.cli import UserError
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def colourful(seed, height, width):
@@ -77,7 +76,7 @@ def test_the_matrix_is_a_root_of_the_covariance_with_orthogonal_columns_longest_
     assert (np.diff(np.diag(gram)) < 0).all()
     assert (matrix[0] > 0).all()
     np.testing.assert_allclose(calc_cm.colour_matrix(covariance.copy()), matrix, rtol=0)
-    assert np.linalg.norm(calc_cm.normalized(matrix), axis=0).max() == pytest.approx(1)
+    assert np.linalg.norm(normalize_matrix(matrix), axis=0).max() == pytest.approx(1)
 
 
 def test_lucids_published_matrix_comes_back_from_its_covariance():
@@ -88,7 +87,7 @@ def test_lucids_published_matrix_comes_back_from_its_covariance():
 
 def test_pictures_of_one_colour_and_grey_ones_are_no_trouble():
     flat = calc_cm.statistics([np.full((4, 5, 3), 128, np.float32)])
-    assert np.array_equal(flat.matrix, np.zeros((3, 3))) and np.isfinite(calc_cm.normalized(flat.matrix)).all()
+    assert np.array_equal(flat.matrix, np.zeros((3, 3))) and np.isfinite(normalize_matrix(flat.matrix)).all()
     assert np.isfinite(flat.correlation).all()
     grey = calc_cm.statistics([np.repeat(colourful(0, 9, 9)[:, :, :1], 3, axis=2)])
     np.testing.assert_allclose(grey.matrix @ grey.matrix.T, grey.covariance, atol=1e-15)
@@ -100,7 +99,7 @@ def test_pictures_of_one_colour_and_grey_ones_are_no_trouble():
 def test_the_file_comes_back(tmp_path):
     result = calc_cm.statistics([colourful(0, 12, 12)])
     calc_cm.save_matrix(tmp_path / "x_cm.npz", result)
-    matrix = calc_cm.load_matrix(tmp_path / "x_cm.npz")
+    matrix = load_matrix(tmp_path / "x_cm.npz")
     assert matrix.dtype == np.float64 and np.array_equal(matrix, result.matrix)
     with np.load(tmp_path / "x_cm.npz", allow_pickle=False) as file:
         assert np.array_equal(file["mean"], result.mean) and file["count"] == 1 and file["pooled"] == 0
@@ -114,12 +113,12 @@ def test_other_files_are_refused_in_one_line(tmp_path):
     np.save(tmp_path / "array.npy", np.eye(3))
     for name in ("text.npz", "empty.npz", "other.npz", "pickled.npz", "array.npy"):
         with pytest.raises(UserError, match="not a colour matrix"):
-            calc_cm.load_matrix(tmp_path / name)
+            load_matrix(tmp_path / name)
     np.savez(tmp_path / "shape.npz", matrix=np.eye(4))
     with pytest.raises(UserError, match="not 3 x 3"):
-        calc_cm.load_matrix(tmp_path / "shape.npz")
+        load_matrix(tmp_path / "shape.npz")
     with pytest.raises(UserError, match="no such file"):
-        calc_cm.load_matrix(tmp_path / "none.npz")
+        load_matrix(tmp_path / "none.npz")
 
 
 def test_the_script_prints_saves_and_draws(folder, tmp_path):
@@ -129,7 +128,7 @@ def test_the_script_prints_saves_and_draws(folder, tmp_path):
     assert done.stderr.strip() == f"{folder}/a/broken.jpg: not a picture that can be read; it is left out"
     images = [read_image(path) for path in sorted(folder.rglob("*.png"))]
     mean, std, within, pooled = expected(images)
-    matrix = calc_cm.load_matrix(tmp_path / "x_cm.npz")
+    matrix = load_matrix(tmp_path / "x_cm.npz")
     np.testing.assert_allclose(matrix @ matrix.T, within, atol=1e-12)
     pasted = {}
     exec(done.stdout[done.stdout.index("mean = ") :], pasted)
@@ -144,7 +143,7 @@ def test_the_script_prints_saves_and_draws(folder, tmp_path):
 
     again = run(folder, "--pooled", "--quiet", "--workers", 1, "-o", tmp_path / "p_cm.npz")
     assert again.returncode == 0
-    matrix = calc_cm.load_matrix(tmp_path / "p_cm.npz")
+    matrix = load_matrix(tmp_path / "p_cm.npz")
     np.testing.assert_allclose(matrix @ matrix.T, pooled, atol=1e-12)
 
 

@@ -10,17 +10,20 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
+
+import models
+from models import weights_file
+from models.conversion import downloads
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import convert
-import models
-from models import cli, downloads, weights
-from models.cli import UserError
+from dataset import cli
+from dataset.cli import UserError
+from dataset.files import sha256
 
-ROOT = Path(__file__).parent.parent
 STARTER = models.STARTER
 DATA = bytes(range(256)) * 2000  # half a megabyte: several blocks
 
@@ -311,7 +314,7 @@ def test_statistics_and_classes_of_the_command_line(house, monkeypatch, capsys, 
     statistics = ["--mean", "0.5", "0.25", "0", "--std", "1", "1", "0.5", "--channel-order", "BGR"]
     names = ["--classes", house / "names.txt", "--origin", "mine", "--dtype", "float32"]
     assert run(monkeypatch, house / "x.npz", "-o", house / "out.npz", *statistics, *names) == 0
-    arrays, metadata = weights.read(house / "out.npz")
+    arrays, metadata = weights_file.read(house / "out.npz")
     assert metadata["mean"] == [127.5, 63.75, 0] and metadata["std"] == [255, 255, 127.5]
     assert metadata["channel_order"] == "BGR" and metadata["classes"][7] == "class 7" and metadata["origin"] == "mine"
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
@@ -388,7 +391,7 @@ def test_info(monkeypatch, capsys):
     out = capsys.readouterr().out
     for words in ("googlenet\n", "200 (Egyptian cat, reel,", "123.675 116.28 103.53", "float16", "Tiny ImageNet"):
         assert words in out
-    assert weights.sha256(STARTER) in out
+    assert sha256(STARTER) in out
 
 
 # The Hugging Face hub, on 127.0.0.1
@@ -457,7 +460,7 @@ def test_a_download_from_the_hub_honours_hf_endpoint(hub, tmp_path):
     hub.files["/me/net/resolve/main/model.safetensors"] = DATA
     program = f"""
 from pathlib import Path
-from models import downloads
+from models.conversion import downloads
 source = downloads.Source("hub:me/net/model.safetensors", "", 1, "free")
 print(downloads.fetch(source, Path({str(tmp_path / "in")!r})))
 downloads.fetch(downloads.Source("hub:me/net/gone.safetensors", "", 1, "free"), Path({str(tmp_path / "in")!r}))
@@ -465,16 +468,16 @@ downloads.fetch(downloads.Source("hub:me/net/gone.safetensors", "", 1, "free"), 
     result = with_hub(hub, tmp_path, program)
     assert (tmp_path / "in" / "net.safetensors").read_bytes() == DATA, result.stderr
     assert (
-        result.stderr.splitlines()[-1].startswith("models.cli.UserError: ") and "404" in result.stderr.splitlines()[-1]
+        result.stderr.splitlines()[-1].startswith("dataset.cli.UserError: ") and "404" in result.stderr.splitlines()[-1]
     )
     assert left(tmp_path) == ["net.safetensors"]
 
 
 def test_publish(hub, tmp_path):
-    weights.write(
+    weights_file.write(
         tmp_path / "tiny_mlx.npz", {"a": np.ones(3)}, {"model": "googlenet", "num_classes": 3, "origin": "mine|ours"}
     )
-    program = "from models.publishing import publish; publish('me/dreams', [{path!r}], send={send})"
+    program = "from models.conversion.publishing import publish; publish('me/dreams', [{path!r}], send={send})"
     path = str(tmp_path / "tiny_mlx.npz")
     dry = with_hub(hub, tmp_path, program.format(path=path, send=False))
     assert "Nothing was sent" in dry.stdout and not hub.posts and "mine\\|ours" in dry.stdout
@@ -486,7 +489,7 @@ def test_publish(hub, tmp_path):
 
 def test_the_layer_to_dream_on_is_resolved_and_kept(tmp_path):
     output, _, _ = convert.convert(STARTER, tmp_path / "out.npz", changes={"layer": "mixed4a"})
-    assert weights.read(output)[1]["layer"] == "inception4a"
+    assert weights_file.read(output)[1]["layer"] == "inception4a"
     with pytest.raises(UserError, match="no layer 'mixed9a'"):
         convert.convert(STARTER, tmp_path / "other.npz", changes={"layer": "mixed9a"})
     assert not (tmp_path / "other.npz").exists()

@@ -2,22 +2,22 @@
 
 import subprocess
 import sys
-from pathlib import Path
+
+import models
+from models.dreaming.targets import Target, parse_targets
+from models.dreaming.tiles import in_tiles, tile_edges
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 from seeded import REFERENCES
 
 import dream
-import models
+from dataset.cli import UsageError, UserError
 from dataset.images import read_image, read_image_and_alpha
-from models.cli import UsageError, UserError
-from models.objectives import Target
-from models.tiles import cuts
 
-ROOT = Path(__file__).parent.parent
 TINY = ["--octaves", "2", "--steps", "1", "--layers", "inception3a", "--quiet"]
 
 
@@ -68,11 +68,11 @@ def test_the_same_seed_gives_the_same_dream(net):
 
 
 def test_targets(net):
-    target = dream.parse_targets(net, ["inception_4c/5x5_reduce:3,5=0.5"])[0]
+    target = parse_targets(net, ["inception_4c/5x5_reduce:3,5=0.5"])[0]
     assert target == Target("inception4c.branch3.0", (3, 5), 0.5)
     for wrong in ("inception4c:x", "inception4c:512", "inception4c=much", "inception9z", "inception4c:-1"):
         with pytest.raises(UsageError):
-            dream.parse_targets(net, [wrong])
+            parse_targets(net, [wrong])
 
 
 def test_channels_and_weights_matter(net):
@@ -87,7 +87,7 @@ def test_channels_and_weights_matter(net):
 
 
 def test_octaves_that_are_too_small_are_left_out(net):
-    targets = dream.parse_targets(net, ["inception4c"])
+    targets = parse_targets(net, ["inception4c"])
     assert dream.octave_sizes(net, (40, 56, 3), targets, 4, 1.4) == [(40, 56), (29, 40), (21, 29)]
     with pytest.raises(UserError, match="too few"):
         dream.octave_sizes(net, (1, 1, 3), targets, 4, 1.4)
@@ -100,9 +100,9 @@ def test_a_flat_picture_stays_finite(net):
 
 def test_tiles_have_the_gradient_of_the_whole(net):
     image = mx.array(np.float32(picture(300, 420)))
-    gradient = dream.gradient_function(net, dream.parse_targets(net, ["inception3a"]))
+    gradient = dream.gradient_function(net, parse_targets(net, ["inception3a"]))
     whole = gradient(image)
-    tiled = dream.in_tiles(gradient, 200, np.random.default_rng(0))(image)
+    tiled = in_tiles(gradient, 200, np.random.default_rng(0))(image)
     assert tiled.shape == whole.shape
     assert mx.abs(tiled - whole).max() < 0.02 * mx.abs(whole).max()
     assert mx.abs(tiled - whole).mean() < 0.02 * mx.abs(whole).mean()  # cells at the rim are counted whole
@@ -111,7 +111,7 @@ def test_tiles_have_the_gradient_of_the_whole(net):
 @pytest.mark.parametrize("side, tile", [(100, 100), (101, 100), (1000, 64), (257, 256)])
 def test_cuts_cover_a_side_and_move(side, tile):
     rng = np.random.default_rng(0)
-    grids = [cuts(side, tile, rng) for _ in range(8)]
+    grids = [tile_edges(side, tile, rng) for _ in range(8)]
     for grid in grids:
         assert grid[0][0] == 0 and grid[-1][1] == side
         assert all(end == start for (_, end), (start, _) in zip(grid, grid[1:], strict=False))

@@ -4,21 +4,25 @@ import os
 import subprocess
 import sys
 
+import models
+from models.dreaming import gradients
+from models.dreaming.objectives import Guide
+from models.dreaming.presets import PRESETS, preset
+from models.dreaming.recipes import command, given_options, read_recipe, save_options, to_arguments
+from models.dreaming.targets import Target, parse_targets
+
 import mlx.core as mx
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
-from test_dream import ROOT, TINY, picture, run
+from test_dream import TINY, picture, run
 
 import dream
-import models
+from dataset.cli import UsageError, UserError
+from dataset.color import normalize_matrix
 from dataset.images import read_image, write_image
-from dataset.recipe import command, read_recipe, save_options, to_arguments
-from dataset.sheet import contact_sheets
-from models import gradients
-from models.cli import UsageError, UserError
-from models.objectives import Guide, Target, parse_targets
-from models.presets import PRESETS, preset
+from dataset.plots import contact_sheets
 
 QUICK = {"layers": ["inception3a"], "octaves": 2, "steps": 2, "jitter": 4}
 
@@ -105,20 +109,20 @@ def test_lapnorm_lifts_the_coarse_bands():
 
 def test_smoothing_keeps_the_mean_and_takes_the_grain():
     g = noise(64, 64, 3)
-    blurred = np.array(gradients.smooth_thrice(g, 2.0))
+    blurred = np.array(gradients.cascade_gaussian(g, 2.0))
     assert blurred.std() < 0.4 * np.array(g).std()
-    flat = np.array(gradients.smooth_thrice(mx.ones((64, 64, 3)), 2.0))
+    flat = np.array(gradients.cascade_gaussian(mx.ones((64, 64, 3)), 2.0))
     assert np.allclose(flat[20:-20, 20:-20], 1, atol=1e-5)
 
 
 def test_smoothing_widens_with_the_steps():
-    shape = gradients.shaper(smooth=0.5)
+    shape = gradients.gradient_transform(smooth=0.5)
     g = noise(48, 48, 3)
     assert np.array(shape(g, 9, 10)).std() < 0.8 * np.array(shape(g, 0, 10)).std()
 
 
 def test_decorrelation_is_a_step_in_decorrelated_colour():
-    matrix = gradients.normalized(gradients.IMAGENET_COLORS)
+    matrix = normalize_matrix(gradients.IMAGENET_COLORS)
     expected = [[1.0, 0.914, 0.794], [0.914, 1.0, 0.909], [0.794, 0.909, 1.0]]  # lucid's matrix, as correlations
     product = gradients.color_product(gradients.IMAGENET_COLORS)
     scale = np.sqrt(np.diag(product))
@@ -186,7 +190,7 @@ def test_noise_becomes_a_picture(tmp_path):
 
 
 def test_visualisation_climbs_and_repeats_itself(net):
-    from models.visualize import visualize
+    from models.dreaming.visualize import visualize
 
     number = net.classes.index("monarch")
     targets = parse_targets(net, classes=[number])
@@ -197,7 +201,7 @@ def test_visualisation_climbs_and_repeats_itself(net):
 
 
 def test_dead_channels_are_visualised(net):
-    from models.visualize import visualize
+    from models.dreaming.visualize import visualize
 
     noise, shown = (visualize(net, parse_targets(net, ["inception4c:13"]), 48, 48, steps=steps) for steps in (0, 10))
     peaks = [
@@ -207,7 +211,7 @@ def test_dead_channels_are_visualised(net):
 
 
 def test_turning_by_nothing_changes_nothing():
-    from models.visualize import turn
+    from models.dreaming.visualize import turn
 
     image = noise(20, 30, 3)
     assert np.allclose(turn(image, 1, 0), image, atol=1e-5)
@@ -305,19 +309,24 @@ def test_a_class_has_defaults_of_its_own():
     name = ["--class", "monarch"]
 
     def meant(*words, look=None):
-        args = dream.with_defaults(parser, look or {}, dream.given_options(parser, words))
+        args = dream.with_defaults(parser, look or {}, given_options(parser, words))
         return args.steps, args.step_size, args.lapnorm, args.smooth
 
-    assert meant(*name) == tuple(dream.CLASS[key] for key in ("steps", "step_size", "lapnorm", "smooth"))
-    assert meant(*name, "--lapnorm", "0", "--steps", "3") == (3, dream.CLASS["step_size"], 0, dream.CLASS["smooth"])
+    assert meant(*name) == tuple(dream.CLASS_DEFAULTS[key] for key in ("steps", "step_size", "lapnorm", "smooth"))
+    assert meant(*name, "--lapnorm", "0", "--steps", "3") == (
+        3,
+        dream.CLASS_DEFAULTS["step_size"],
+        0,
+        dream.CLASS_DEFAULTS["smooth"],
+    )
     assert meant() == meant("--layers", "conv2") == (10, 1.5, 0, 0)
     assert meant(*name, "--preset", "subtle", look=preset("subtle", "starter")) == (10, 1.5, 0, 0.5)
     assert meant(*name, "--visualize") == (200, 1.5, 0, 0)
     for words in (name, [*name, "--steps", "10"], [*name, "--lapnorm", "0"], [*name, "--visualize", "--steps", "10"]):
-        options = vars(dream.with_defaults(parser, dream.given_options(parser, words)))
+        options = vars(dream.with_defaults(parser, given_options(parser, words)))
         again = dream.recipe_arguments(parser, options)
         assert sorted(again) == sorted(words)
-        assert vars(dream.with_defaults(parser, dream.given_options(parser, again))) == options
+        assert vars(dream.with_defaults(parser, given_options(parser, again))) == options
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"program": "DeepDream-MLX"}', "{" * 5000])
@@ -337,7 +346,7 @@ def test_a_hostile_recipe_gives_no_other_options():
     with pytest.raises(UsageError):
         to_arguments({"layers": ["conv1", "--output=x.png"]}, {}, switches)
     with pytest.raises(UsageError):
-        dream.given_options(dream.build_parser(), to_arguments({"steps": "many"}, {}, switches))
+        given_options(dream.build_parser(), to_arguments({"steps": "many"}, {}, switches))
     assert command("dream.py", ["my photo.png"], ["--steps", "3"]) == "python dream.py 'my photo.png' --steps 3"
 
 

@@ -1,0 +1,144 @@
+"""What the five scripts share at the command line: a parser, errors in one line, exit statuses, progress.
+
+Nothing heavy is imported here, so that `--help` answers at once.
+"""
+
+import argparse
+import difflib
+import os
+import signal
+import sys
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user can put right. Its text is one line that says what is wrong and what to do.
+
+    `status` is the exit status: 2 where the command line is at fault, otherwise 1.
+    """
+
+    status = 1
+
+
+class UsageError(UserError):
+    status = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors, no abbreviated options, and help that shows every default."""
+
+    def __init__(self, **options):
+        options.setdefault("formatter_class", HelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message):
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """80 columns; the default goes at the end of an option's help, unless there is none or the text tells it."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=26, width=80)
+
+    def _get_help_string(self, action):
+        text = action.help or ""
+        silent = any(action.default is nothing for nothing in (None, False, argparse.SUPPRESS)) or action.default == []
+        if silent or "%(default)" in text or not action.option_strings:
+            return text
+        if isinstance(action.default, (list, tuple)):
+            return f"{text} (default: {' '.join(map(str, action.default))})"
+        return f"{text} (default: %(default)s)"
+
+
+def whole_number(least):
+    """A type for argparse."""
+
+    def parse(text):
+        value = int(text)
+        if value < least:
+            raise ValueError
+        return value
+
+    parse.__name__ = f"whole number of at least {least}"
+    return parse
+
+
+def number(above=None, least=None, most=float("inf")):
+    """A type for argparse: a finite number."""
+
+    def parse(text):
+        value = float(text)
+        if not (value > above if least is None else value >= least) or not value <= most or value == float("inf"):
+            raise ValueError
+        return value
+
+    low = f"above {above}" if least is None else f"of at least {least}"
+    parse.__name__ = f"number {low}" + (f" and at most {most}" if most < float("inf") else "")
+    return parse
+
+
+def picture_size(text):
+    width, height = (int(side) for side in text.lower().split("x"))
+    if min(width, height) < 1 or max(width, height) > 30000:
+        raise ValueError
+    return f"{width}x{height}"
+
+
+def run(main):
+    """Call main() as the whole of a script, and exit with its status.
+
+    A UserError, an OSError (full disk, no permission) or running out of memory ends in one line on stderr;
+    Ctrl-C exits with 130, after main's own clean-up; a SIGTERM cleans up like Ctrl-C and exits with 143.
+    """
+    script = Path(sys.argv[0]).name
+
+    def terminated(signum, frame):
+        raise SystemExit(128 + signum)
+
+    signal.signal(signal.SIGTERM, terminated)
+    try:
+        status = main() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        status = print_error(script, error, error.status)
+    except KeyboardInterrupt:
+        status = print_error(script, "interrupted", 130, kind="")
+    except BrokenPipeError:  # the reader of our output, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        status = print_error(script, f"{where}{error.strerror or error}", 1)
+    except MemoryError:
+        status = print_error(script, "not enough memory; try a smaller picture (--max-size) or batch", 1)
+    sys.exit(status)
+
+
+def print_error(script, message, status, kind="error: "):
+    line = " ".join(str(message).split())
+    print(f"{script}: {kind}{line}", file=sys.stderr)
+    return status
+
+
+def log(message, quiet=False):
+    """One line on stderr that is no error."""
+    if not quiet:
+        print(message, file=sys.stderr)
+
+
+def progress(total=None, quiet=False, **options):
+    """A tqdm bar on stderr with its ETA; `quiet` silences it. Use it as a context manager and call update()."""
+    from tqdm import tqdm
+
+    options.setdefault("dynamic_ncols", True)
+    return tqdm(total=total, disable=quiet, file=sys.stderr, **options)
+
+
+def suggest(name, names):
+    """The end of an error line about a wrong name: the nearest right ones."""
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"there are {', '.join(names[:8])}" + " ..." * (len(names) > 8)

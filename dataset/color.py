@@ -1,0 +1,31 @@
+"""Colors: the weights of brightness, and the 3x3 matrix of a set's colors, its file and its scaling."""
+
+import numpy as np
+
+from dataset.cli import UserError
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B: brightness as Rec. 601 weighs it
+
+
+def normalize_matrix(matrix):
+    """Divide a color matrix by its largest column norm: lucid's scaling. Zeros stay zeros."""
+    matrix = np.asarray(matrix, np.float64)
+    return matrix / (np.linalg.norm(matrix, axis=0).max() or 1)
+
+
+def load_matrix(path):
+    """M (3, 3) float64, RGB, 0..1, with M M^T the covariance of colours, from a file written by `calc_cm.py -o`.
+
+    Raises UserError where there is no such file, or another kind of file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            matrix = np.asarray(file["matrix"], np.float64)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, IndexError):
+        # what numpy raises on other files: a zip without that entry, a .npy, a text
+        raise UserError(f"{path}: not a colour matrix; make one with calc_cm.py FOLDER -o NAME_cm.npz") from None
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        raise UserError(f"{path}: its matrix is not 3 x 3 finite numbers; make it anew with calc_cm.py")
+    return matrix

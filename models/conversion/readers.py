@@ -1,0 +1,73 @@
+"""Readers of other frameworks' files, without the frameworks: read() tells the formats apart by their content.
+
+It returns arrays with the names and the layout of the source; names.py makes them ours. Hostile files are expected:
+what is not understood is a UserError in one line, no code in a file is ever run, and nothing is allocated that the
+size of the file does not justify.
+"""
+
+import mmap
+import os
+from pathlib import Path
+
+from dataset.cli import UserError
+
+from .caffe import read_caffemodel
+from .checkpoint import DAMAGE
+from .pytorch import LEGACY, read_legacy_torch, read_zip
+from .safetensors import read_safetensors
+from .torch7 import read_torch7
+
+
+def read(path):
+    """The Checkpoint in a file of any format known here. Raises UserError."""
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: this is a folder; name a file")
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not size:
+                raise UserError(f"{path}: the file is empty")
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    try:
+        checkpoint = reader(path, data)(path, data)
+        if sum(array.nbytes for array in checkpoint.arrays.values()) > 2 * size + 4096:
+            raise UserError("its arrays are larger than the file")
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    except DAMAGE:
+        raise UserError(f"{path}: the file is cut off or damaged; fetch it again") from None
+    except MemoryError:
+        raise UserError(f"{path}: the file asks for more memory than there is") from None
+    if not checkpoint.arrays:
+        raise UserError(f"{path}: there are no weights in this file")
+    return checkpoint
+
+
+def reader(path, data):
+    """The function that reads a file which begins like this."""
+    start = bytes(data[:64])
+    if start.startswith(b"PK"):
+        return read_zip
+    if start.startswith(LEGACY):
+        return read_legacy_torch
+    if start.startswith(b"\x80"):
+        raise UserError("a pickle, but not one that torch.save wrote")
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError("a pointer of Git LFS, not the file itself: `git lfs pull` fetches it")
+    if bytes(data[257:262]) == b"ustar":
+        raise UserError("a tar archive; unpack it and convert the file inside")
+    if start.lstrip()[:1] == b"<":
+        raise UserError("a web page, not a checkpoint: whoever saved it was sent to another address")
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= len(data) - 8:
+        return read_safetensors
+    if start[:4] in (b"\3\0\0\0", b"\4\0\0\0"):
+        return read_torch7
+    if start[:2] in (b"3\n", b"4\n"):
+        raise UserError("Torch7's text form; save it in the binary one (torch.save's default)")
+    if path.suffix == ".caffemodel" or start[:1] in (b"\n", b"\x12"):  # Protocol Buffers have no signature
+        return read_caffemodel
+    raise UserError("no format that is known here (.pth, .pt, .caffemodel, .safetensors, .t7, .npz)")

@@ -1,0 +1,58 @@
+"""Objectives: the function of an image that a dream climbs, and the guide image that may stand in it."""
+
+import mlx.core as mx
+
+
+def objective_function(net, targets, features=None):
+    """A function image (H x W x 3 mx.array) -> the weighted sum over the targets of
+
+        mean(a^2) / 2     a: the activation; its gradient is the activation itself, as in 2015
+        mean(a)           where the target is linear
+        mean(a . guide)   with the `features` of a guide: at each position its vector that matches a best
+
+    A mean, so that weights of layers of different sizes compare; the steps' length does not depend on it.
+    """
+    names = [target.layer for target in targets]
+
+    def objective(image):
+        activations = net.activations(image[None], names)
+        total = 0
+        for i, target in enumerate(targets):
+            a = target.select(activations[target.layer])
+            if features:
+                a = a * mx.stop_gradient(best_matches(a, features[i]))
+            elif not target.linear:
+                a = a * a / 2
+            total = total + target.weight * a.mean()
+        return total
+
+    return objective
+
+
+class Guide:
+    """A picture to dream of, H x W x 3, 0..255. What targets see in it is computed once, for any number of dreams."""
+
+    def __init__(self, image):
+        self.image = image
+        self.known = {}
+
+    def features(self, net, targets):
+        """One array a target."""
+        key = id(net), tuple(targets)
+        if key not in self.known:
+            activations = net.activations(self.image[None], [target.layer for target in targets])
+            self.known[key] = [target.select(activations[target.layer]) for target in targets]
+            mx.eval(self.known[key])
+        return self.known[key]
+
+
+def best_matches(activation, features):
+    """For each position of an activation, the vector among `features` with the largest dot product.
+
+    Both are 1 x h x w x C (their own h and w); returns the activation's shape.
+    """
+    a = activation.reshape(-1, activation.shape[-1])
+    candidates = features.reshape(-1, features.shape[-1])
+    rows = max(1, 2**24 // candidates.shape[0])  # keeps the table of dot products under 64 MB
+    best = [mx.argmax(a[i : i + rows] @ candidates.T, axis=1) for i in range(0, a.shape[0], rows)]
+    return candidates[mx.concatenate(best)].reshape(activation.shape)

@@ -1,0 +1,48 @@
+"""What the kernels share: where MLX computes, slices and sums along an axis, and work on streams side by side."""
+
+import functools
+import os
+
+import mlx.core as mx
+
+
+def on_cpu():
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
+def along(axis, x, start, stop, step=1):
+    """A slice of an axis: 1 or 2."""
+    cells = slice(start, stop, step)
+    return x[:, cells] if axis == 1 else x[:, :, cells]
+
+
+def overlap_add(axis, parts, length):
+    """The sum of `parts`, each a cell further along `axis` than the one before, in an array of `length`."""
+    count = parts[0].shape[axis]
+    cuts = sorted({0, length} | {min(end, length) for i in range(len(parts)) for end in (i, i + count)})
+    pieces = []
+    for start, stop in zip(cuts, cuts[1:], strict=False):
+        here = [along(axis, part, start - i, stop - i) for i, part in enumerate(parts) if i <= start < i + count]
+        here = here or [mx.zeros_like(along(axis, parts[0], 0, stop - start))]
+        pieces.append(functools.reduce(mx.add, here))
+    return mx.concatenate(pieces, axis=axis)
+
+
+def parallel_streams(function, axis, *arrays):
+    """function(*arrays), computed piece by piece along `axis`, each piece by a thread of its own: MLX computes what is
+    no matrix product on one thread a stream.
+    """
+    streams = lanes()
+    if arrays[0].nbytes < 2**20 or arrays[0].shape[axis] < len(streams):
+        return function(*arrays)
+    cuts = [arrays[0].shape[axis] * i // len(streams) for i in range(len(streams) + 1)]
+    pieces = []
+    for stream, start, stop in zip(streams, cuts, cuts[1:], strict=False):
+        with mx.stream(stream):
+            pieces.append(function(*(along(axis, array, start, stop) for array in arrays)))
+    return mx.concatenate(pieces, axis=axis)
+
+
+@functools.cache
+def lanes():
+    return [mx.new_stream(mx.cpu) for _ in range(min(4, os.cpu_count() or 1))]

@@ -1,0 +1,86 @@
+"""A training run on disk: weights, running statistics, the optimizers' momenta and where the run is, in one .npz.
+
+The entry `__state__` is UTF-8 JSON; the others are float32 arrays, `net PATH` and `optimizer NUMBER PATH NAME`.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+from dataset.cli import UserError
+from dataset.files import atomic_write
+
+STATE = "__state__"
+
+
+def arrays_of(net, optimizers):
+    """{entry: array} of all that a run changes."""
+    arrays = {f"net {path}": array for path, array in tree_flatten(net.parameters())}
+    for number, optimizer in enumerate(optimizers):
+        for path, value in optimizer.state.items():
+            inner = value.items() if isinstance(value, dict) else [("", value)]
+            arrays |= {f"optimizer {number} {path} {name}": array for name, array in inner}
+    return arrays
+
+
+def write(path, net, optimizers, state):
+    """Write it whole or not at all. state: what JSON can hold. UserError where a weight is no finite number."""
+    arrays = {key: np.array(array) for key, array in arrays_of(net, optimizers).items()}
+    spoilt = [key for key, array in arrays.items() if not np.isfinite(array).all()]
+    if spoilt:
+        raise UserError(f"{spoilt[0]} is no longer finite: lower the learning rate (--lr); {path} is left as it was")
+    text = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    with atomic_write(path) as temporary:
+        np.savez(temporary, **{STATE: text}, **arrays)
+
+
+def read_state(path):
+    """The state of a checkpoint. UserError where it cannot be read."""
+    return json.loads(entries(path, [STATE])[STATE].tobytes().decode())
+
+
+def restore(path, net, optimizers):
+    """Give the network and the optimizers, which were made as before, what they had. UserError if they differ."""
+    own = arrays_of(net, optimizers)
+    stored = entries(path, own)
+    for key, array in own.items():
+        if stored[key].shape != array.shape:
+            raise UserError(f"{path}: {key} has another shape: it belongs to a run with other options")
+    net.update(tree_unflatten([(p, mx.array(stored[f"net {p}"])) for p, _ in tree_flatten(net.parameters())]))
+    for number, optimizer in enumerate(optimizers):
+        for name, value in optimizer.state.items():
+            if isinstance(value, dict):
+                for inner in value:
+                    value[inner] = mx.array(stored[f"optimizer {number} {name} {inner}"])
+            else:
+                optimizer.state[name] = mx.array(stored[f"optimizer {number} {name} "])
+
+
+def broadcast(net, optimizers, group):
+    """Give all ranks what rank 0 has."""
+    if group.size() == 1:
+        return
+
+    def from_first(tree):
+        mine = tree if group.rank() == 0 else tree_map(mx.zeros_like, tree)
+        return tree_map(lambda array: mx.distributed.all_sum(array, group=group), mine)
+
+    net.update(from_first(net.parameters()))
+    for optimizer in optimizers:
+        optimizer.state = from_first(optimizer.state)
+    mx.eval(net.parameters(), [optimizer.state for optimizer in optimizers])
+
+
+def entries(path, names):
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file: there is no run to resume") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        raise UserError(f"{path}: not a checkpoint of this run, or damaged") from None

@@ -1,0 +1,567 @@
+"""dream_video.py: zooming, resuming, films and their sound, as a user meets them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+from models.dreaming.recipes import read_recipe, to_text
+
+import av
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+import dream_video
+from dataset import flow
+from dataset.camera import Step, plan_zoom, transform_view
+from dataset.cli import UserError
+from dataset.images import TEXT_KEY, read_image
+from dataset.video import constant_rate, film_writer, read_film, read_frames
+from dream_video import close_loop, match_statistics, overlap, statistics
+
+TINY = ["--octaves", "1", "--steps", "1", "--layers", "conv2"]
+NTSC = Fraction(30000, 1001)
+
+
+def picture(height, width, seed=0):
+    """Smooth enough to survive an encoder: height x width x 3, uint8."""
+    small = np.random.default_rng(seed).integers(0, 256, (-(-height // 8), -(-width // 8), 3), np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def make_clip(path, frames=8, rate=NTSC, sound="aac", size=(32, 48), times=None, base=None, rotation=0):
+    """A film whose picture moves 1 pixel down and 2 right a frame; its sound rises from 300 Hz. Returns its frames."""
+    height, width = size
+    world = picture(height + frames, width + 2 * frames)
+    levels = [world[i : i + height, 2 * i : 2 * i + width] for i in reversed(range(frames))]
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libvpx-vp9" if path.suffix == ".webm" else "libx264", rate=rate, options={"crf": "10"})
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        video.codec_context.time_base = base or 1 / rate
+        if rotation:
+            video.set_display_rotation(rotation)
+        audio = out.add_stream(sound, rate=48000, layout="stereo") if sound else None
+        for i, frame in enumerate(levels):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
+            frame.pts, frame.time_base = times[i] if times else i, base or 1 / rate
+            out.mux(video.encode(frame))
+        out.mux(video.encode())
+        if audio:
+            t = np.arange(int(frames / rate * 48000)) / 48000
+            tone = np.float32(0.5 * np.sin(2 * np.pi * (300 + 900 * t) * t))
+            samples = av.AudioFrame.from_ndarray(np.stack([tone, tone / 2]), "fltp", "stereo")
+            samples.sample_rate, samples.pts, samples.time_base = 48000, 0, Fraction(1, 48000)
+            out.mux(audio.encode(samples))
+            out.mux(audio.encode())
+    return levels
+
+
+def heard(path):
+    """(codec, the left channel of the film's first second at 48 kHz, as it is played)."""
+    with av.open(str(path)) as film:
+        track = film.streams.audio[0]
+        resampler = av.AudioResampler("fltp", "stereo", 48000)
+        wave = np.zeros(48000)
+        for frame in film.decode(track):
+            at = round(frame.pts * frame.time_base * 48000)
+            for part in resampler.resample(frame):
+                samples = part.to_ndarray()[0]
+                inside = samples[max(-at, 0) : max(48000 - at, 0)]
+                wave[max(at, 0) : max(at, 0) + len(inside)] = inside
+                at += len(samples)
+        return track.codec_context.codec.canonical_name, wave
+
+
+def delay(a, b):
+    """By how many samples b comes after a, and how alike they are then: 1 if the same but for loudness."""
+    spectrum = np.fft.irfft(np.conj(np.fft.rfft(a)) * np.fft.rfft(b))
+    lag = int(np.argmax(spectrum))
+    return lag if lag < len(a) / 2 else lag - len(a), spectrum.max() / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(picture(33, 47)).save(path)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def dream(*arguments):
+    """The script's main() in this process."""
+    dream_video.main([*map(str, arguments), *TINY, "--quiet"])
+
+
+def start(*arguments, cwd):
+    command = [sys.executable, ROOT / "dream_video.py", *arguments, *TINY]
+    return subprocess.Popen(
+        [str(word) for word in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(*arguments, cwd):
+    """The script in a process of its own: (exit status, stdout, stderr)."""
+    process = start(*arguments, cwd=cwd)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def frames_in(folder):
+    return [np.asarray(Image.open(path)) for path in sorted(Path(folder).glob("[0-9]*.png"))]
+
+
+# --- Moving ---
+
+
+def test_move_is_what_it_says():
+    image = np.zeros((101, 151, 3), np.float32)
+    image[38:43, 98:103] = 255  # about (row 40, column 100); the centre is (50, 75)
+
+    def place(step):
+        moved = transform_view(image, step)[..., 0]
+        rows, columns = np.mgrid[:101, :151]
+        return [(moved * index).sum() / moved.sum() for index in (rows, columns)]
+
+    assert place(Step([])) == pytest.approx([40, 100], abs=0.01)
+    assert place(Step([], zoom=1.5)) == pytest.approx([35, 112.5], abs=0.1)
+    assert place(Step([], rotate=90)) == pytest.approx([25, 65], abs=0.1)  # counter-clockwise
+    assert place(Step([], pan=(5, 2))) == pytest.approx([38, 95], abs=0.1)  # the view moves right and down
+    assert place(Step([], zoom=1.5, center=(100 / 150, 0.4))) == pytest.approx([40, 100], abs=0.1)
+
+
+def test_edges_are_reflected_and_flat_pictures_stay_flat():
+    flat = np.full((20, 30, 3), 100, np.float32)
+    assert np.allclose(transform_view(flat, Step([], zoom=0.5, rotate=20)), 100, atol=0.01)
+
+
+def test_held_statistics():
+    image = np.float32(picture(40, 40))
+    mean, std = np.array([100, 120, 140]), np.array([20, 30, 10])
+    held = match_statistics(image, mean, std)
+    assert np.allclose(statistics(held), (mean, std), atol=0.01)
+
+
+def test_a_schedule_rests_at_its_frames_and_is_smooth_between():
+    first = Step(["inception4c"], zoom=1.05)
+    plan = plan_zoom(
+        first,
+        41,
+        [{"frame": 20, "zoom": 1.2, "layers": ["inception3b=2"]}, {"frame": 40, "pan": [4, 0]}],
+    )
+    assert plan[0] == first
+    assert plan[20].zoom == plan[40].zoom == 1.2
+    assert plan[10].zoom == pytest.approx((1.05 * 1.2) ** 0.5)
+    assert plan[10].layers == ["inception4c=0.500000", "inception3b=1.000000"]
+    assert plan[20].layers == ["inception3b=2"]
+    assert plan[20].pan == (2, 0) and plan[40].pan == [4, 0]
+    zooms = np.log([step.zoom for step in plan[:21]])
+    assert np.diff(zooms)[[0, -1]] == pytest.approx(0, abs=0.002) and np.diff(zooms).min() >= 0
+
+
+def test_a_class_has_defaults_of_its_own():
+    plain = dream_video.parse_arguments(["photo.png"])
+    of_class = dream_video.parse_arguments(["photo.png", "--class", "0", "--smooth", "1"])
+    assert (plain.lapnorm, plain.step_size) == (0, 1.5) and (of_class.lapnorm, of_class.step_size) == (4, 2)
+    assert of_class.smooth == 1 and of_class.steps == plain.steps
+
+
+def test_a_schedule_of_layers_with_a_class(photo, here):
+    Path("plan.json").write_text('[{"frame": 2, "layers": ["conv3"]}]')
+    options = ["--class", "0", "--frames", "3", "--octaves", "1", "--steps", "1", "--quiet"]
+    dream_video.main(["photo.png", "-o", "a", *options, "--schedule", "plan.json"])
+    dream_video.main(["photo.png", "-o", "b", *options])
+    a, b = frames_in("a"), frames_in("b")
+    assert np.array_equal(a[0], b[0]) and not np.array_equal(a[2], b[2])
+
+
+def test_a_loop_has_no_jump():
+    """Frames that grow brighter by a level each: the loop's only large steps are spread over its dissolve."""
+    frames = 60
+    shown = [close_loop(n, frames, lambda i: np.full((2, 2, 3), i, np.uint8)) for n in range(frames + overlap(frames))]
+    shown = [int(levels[0, 0, 0]) for levels in shown if levels is not None]
+    assert len(shown) == frames
+    assert max(abs(np.diff([*shown, shown[0]]))) < 8
+
+
+# --- The endless zoom ---
+
+
+def test_a_zoom(photo, here):
+    dream(photo, "-o", "zoom.mp4", "--frames", 5, "--fps", "30000/1001", "--rotate", 3, "--preview", "now.png")
+    film = read_film("zoom.mp4")
+    assert film.timing == constant_rate(5, NTSC)
+    assert film.size == (34, 48)  # 33 x 47, padded
+    assert read_image("now.png").shape == (33, 47, 3)
+    assert not Path("zoom.mp4.frames").exists()
+    with av.open("zoom.mp4") as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+        recipe = json.loads(container.metadata["comment"])
+    assert (recipe["picture"], recipe["model"]) == ("photo.png", "googlenet")
+    assert (recipe["options"]["zoom"], recipe["options"]["fps"]) == (1.05, "30000/1001")
+
+
+def test_a_frame_is_the_last_one_moved_and_dreamed(net, photo, here):
+    dream(photo, "-o", "frames", "--frames", 3, "--zoom", 1.3, "--drift", "free", "--seed", 5)
+    first, _, last = frames_in("frames")
+    options = {"layers": ["conv2"], "octaves": 1, "steps": 1, "seed": 5}
+    image = read_image(photo)
+    for n in range(3):
+        image = dream_video.dream_frame(net, image if n == 0 else transform_view(image, Step([], zoom=1.3)), options, n)
+        assert np.abs(image - [first, _, last][n]).max() <= 0.51  # fed back unrounded
+    assert np.abs(np.float32(first) - read_image(photo)).mean() > 0.5
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "webm", "gif", "webp"])
+def test_every_format_shows_the_frames(photo, here, suffix):
+    shown = [picture(33, 47, seed) for seed in range(4)]
+    with film_writer(
+        f"film.{suffix}", constant_rate(4, 25), quality=95, text=to_text({"options": {"zoom": 2}})
+    ) as write:
+        for levels in shown:
+            write(levels)
+    if suffix == "webp":  # which FFmpeg's reader does not know
+        with Image.open("film.webp") as film:
+            assert (film.n_frames, film.info["loop"]) == (4, 0)
+            film.seek(3)
+            film.load()
+            assert film.info["duration"] == 40
+            read = [np.asarray(film.convert("RGB"))]
+        assert read_recipe("film.webp")["options"] == {"zoom": 2}
+    else:
+        film = read_film(f"film.{suffix}")
+        assert film.timing == constant_rate(4, 25)
+        with av.open(f"film.{suffix}") as container:
+            comment = {name.lower(): value for name, value in container.metadata.items()}.get("comment")
+        assert json.loads(comment) == {"program": TEXT_KEY, "options": {"zoom": 2}}
+        read = list(read_frames(film))
+    assert np.abs(np.float32(read[-1])[:33, :47] - shown[-1]).mean() < 8
+
+
+def test_a_missing_encoder_is_told(here, monkeypatch):
+    monkeypatch.setattr(av, "codecs_available", {"aac"})
+    with pytest.raises(UserError, match="without libx264"), film_writer("film.mp4", constant_rate(1, 25)):
+        pass
+
+
+def test_quality_changes_the_size(here):
+    for quality in (10, 90):
+        with film_writer(f"{quality}.mp4", constant_rate(2, 25), quality) as write:
+            write(picture(64, 64))
+            write(picture(64, 64, 1))
+    assert Path("90.mp4").stat().st_size > 1.5 * Path("10.mp4").stat().st_size
+
+
+def test_colour_and_contrast_are_held_over_a_long_loop(net):
+    image = np.float32(picture(24, 32))
+    plan = [Step(["conv2"], zoom=1.05)] * 40
+    options = {"octaves": 1, "steps": 1, "step_size": 8, "seed": 0}
+
+    def drift(hold):
+        frames = [state["frame"] for state in dream_video.zoom_frames(net, image, plan, options, hold)]
+        return max(np.abs(np.subtract(statistics(frames[0]), statistics(frame))).max() for frame in frames)
+
+    assert drift(hold=True) < 3 < 15 < drift(hold=False)
+
+
+# --- Never lose a frame ---
+
+
+def wait_for(path, process):
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_killed_and_resumed_is_the_same_as_undisturbed(photo, tmp_path, blow):
+    arguments = [photo, "--frames", 24, "--rotate", 2, "--loop"]
+    process = start(*arguments, "-o", "killed", cwd=tmp_path)
+    wait_for(tmp_path / "killed.frames" / "000004.png", process)
+    process.send_signal(blow)
+    _, err = process.communicate()
+    assert process.returncode in (-signal.SIGKILL, 130) and "Traceback" not in err
+    assert not (tmp_path / "killed").exists()
+    if blow == signal.SIGINT:
+        assert "same command continues" in err and err.endswith("dream_video.py: interrupted\n")
+    kept = tmp_path / "killed.frames" / "000002.png"
+    before = kept.stat().st_mtime_ns
+    process = start(*arguments, "-o", "killed", cwd=tmp_path)  # again, and killed again, to be quite sure
+    wait_for(tmp_path / "killed.frames" / "000010.png", process)
+    assert kept.stat().st_mtime_ns == before
+    process.kill()
+    process.communicate()
+    assert run(*arguments, "-o", "killed", cwd=tmp_path)[0] == 0
+    assert run(*arguments, "-o", "undisturbed", cwd=tmp_path)[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "photo.png", "undisturbed"]
+    killed, undisturbed = frames_in(tmp_path / "killed"), frames_in(tmp_path / "undisturbed")
+    assert len(killed) == 24
+    assert all(np.array_equal(a, b) for a, b in zip(killed, undisturbed, strict=True))
+
+
+def half_done(photo, monkeypatch, error=KeyboardInterrupt, told=KeyboardInterrupt):
+    """A zoom of 6 frames that stops after 3 of them."""
+    keep = dream_video.keep_frame
+
+    def stopped(folder, n, *rest):
+        if n == 3:
+            raise error
+        keep(folder, n, *rest)
+
+    with monkeypatch.context() as context:
+        context.setattr(dream_video, "keep_frame", stopped)
+        with pytest.raises(told):
+            dream(photo, "-o", "zoom.gif", "--frames", 6)
+    assert len(frames_in("zoom.gif.frames")) == 3 and not Path("zoom.gif").exists()
+
+
+def test_changed_options_are_refused(photo, here, monkeypatch):
+    half_done(photo, monkeypatch)
+    with pytest.raises(UserError, match=r"zoom: 1.05, now 1.1.*--restart"):
+        dream(photo, "-o", "zoom.gif", "--frames", 6, "--zoom", 1.1)
+    Image.fromarray(picture(33, 47, seed=9)).save(photo)
+    with pytest.raises(UserError, match="source"):
+        dream(photo, "-o", "zoom.gif", "--frames", 6)
+    dream(photo, "-o", "zoom.gif", "--frames", 6, "--zoom", 1.1, "--restart")
+    assert Path("zoom.gif").exists() and not Path("zoom.gif.frames").exists()
+
+
+def test_a_full_disk_keeps_what_there_is(photo, here, monkeypatch):
+    half_done(photo, monkeypatch, OSError(28, "No space left on device"), UserError)
+    dream(photo, "-o", "zoom.gif", "--frames", 6)
+    assert Image.open("zoom.gif").n_frames == 6
+
+
+def test_two_at_a_time_are_refused(photo, here):
+    with dream_video.resume_frames(Path("zoom.mp4.frames"), {}), pytest.raises(UserError, match="another"):
+        dream(photo, "-o", "zoom.mp4")
+
+
+def test_a_folder_of_frames_is_replaced_but_no_other(photo, here):
+    for frames in (4, 2):
+        dream(photo, "-o", "out", "--frames", frames)
+        assert len(frames_in("out")) == frames
+    assert read_recipe("out/000001.png")["options"]["frames"] == 2
+    Path("out/diary.txt").write_text("dear me")
+    with pytest.raises(UserError, match="more than frames"):
+        dream(photo, "-o", "out", "--frames", 2)
+    assert Path("out/diary.txt").exists()
+
+
+# --- Films ---
+
+
+def test_a_film_keeps_its_rate_size_and_sound(here):
+    make_clip(Path("clip.mp4"))
+    dream("clip.mp4", "-o", "dream.mp4")
+    film = read_film("dream.mp4")
+    assert film.timing == constant_rate(8, NTSC) and film.size == (32, 48)
+    codec, wave = heard("dream.mp4")
+    assert codec == "aac" and np.array_equal(wave, heard("clip.mp4")[1])  # the same packets
+
+
+@pytest.mark.parametrize(
+    "source, sound, output, codec",
+    [("clip.mp4", "aac", "dream.webm", "opus"), ("clip.mkv", "pcm_s16le", "a.mp4", "aac")],
+)
+def test_sound_that_the_container_cannot_hold_is_encoded_anew(here, source, sound, output, codec):
+    make_clip(Path(source), sound=sound)
+    dream(source, "-o", output)
+    now, wave = heard(output)
+    lag, likeness = delay(heard(source)[1], wave)
+    assert now == codec and abs(lag) <= 48 and likeness > 0.95
+
+
+def test_a_part_of_a_film_stays_in_step_with_its_sound(here):
+    make_clip(Path("clip.mp4"), frames=40)
+    dream("clip.mp4", "-o", "dream.mp4", "--start", "0.5", "--end", "0:00:01", "--width", 24)
+    film = read_film("dream.mp4")
+    assert len(film.timing.times) == 15 and film.size == (16, 24)
+    whole, part = heard("clip.mp4")[1], heard("dream.mp4")[1]
+    begin = round(15 / NTSC * 48000)  # the first frame at or after 0.5 s
+    lag, likeness = delay(whole[begin : begin + 23000], part[:23000])
+    assert abs(lag) <= 48 and likeness > 0.9
+
+
+def test_a_variable_frame_rate_is_kept(here):
+    times = [0, 10, 40, 45, 90, 100, 101, 160]
+    make_clip(Path("clip.mp4"), times=times, base=Fraction(1, 300), sound=None)
+    for output in ("dream.mp4", "dream.webm"):
+        dream("clip.mp4", "-o", output)
+        timing = read_film(output).timing
+        assert [float(t * timing.base) for t in timing.times] == pytest.approx([t / 300 for t in times], abs=0.001)
+
+
+@pytest.mark.parametrize("output, rotation", [("dream.mp4", -90), ("dream.webm", 0)])
+def test_a_turned_film_is_shown_as_it_was(here, output, rotation):
+    make_clip(Path("clip.mp4"), rotation=-90, sound=None, frames=2)
+    dream("clip.mp4", "-o", output, "--step-size", 0.1)
+    clip, film = read_film("clip.mp4"), read_film(output)
+    assert (clip.size, film.size, film.rotation) == ((48, 32), (48, 32), rotation)
+    assert np.abs(next(read_frames(clip)) - next(read_frames(film))).mean() < 6
+
+
+def test_a_silent_film_of_one_frame(here):
+    make_clip(Path("one.mp4"), frames=1, sound=None)
+    dream("one.mp4", "-o", "dream.mp4")
+    film = read_film("dream.mp4")
+    assert len(film.timing.times) == 1 and not film.sound
+
+
+def test_a_film_cut_off_is_told(here, capsys):
+    make_clip(Path("clip.mp4"), frames=20, sound=None)
+    with av.open("clip.mp4") as clip, av.open("fast.mp4", "w", options={"movflags": "+faststart"}) as out:
+        stream = out.add_stream_from_template(clip.streams.video[0])
+        for packet in clip.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    data = Path("fast.mp4").read_bytes()
+    Path("cut.mp4").write_bytes(data[: len(data) * 2 // 3])
+    dream_video.main(["cut.mp4", *TINY])
+    assert "cut.mp4 is cut off: " in capsys.readouterr().err
+    assert 0 < len(read_film("cut_dream.mp4").timing.times) < 20
+
+
+def test_a_film_resumes_too(here, monkeypatch):
+    make_clip(Path("clip.mp4"))
+    dream("clip.mp4", "-o", "undisturbed", "--blend", 0.5)
+    keep = dream_video.keep_frame
+
+    def stopped(folder, n, *rest):
+        if n == 3:
+            raise KeyboardInterrupt
+        keep(folder, n, *rest)
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(dream_video, "keep_frame", stopped)
+        dream("clip.mp4", "-o", "killed", "--blend", 0.5)
+    dream("clip.mp4", "-o", "killed", "--blend", 0.5)
+    pairs = zip(frames_in("killed"), frames_in("undisturbed"), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+# --- Dreams that stick ---
+
+
+def test_scene_cuts_are_found():
+    one, moved, other = np.float32(picture(64, 80)), np.float32(np.roll(picture(64, 80), 3, 1)), np.zeros((64, 80, 3))
+    assert not flow.is_scene_cut(one, moved)
+    assert flow.is_scene_cut(one, np.float32(255 - picture(64, 80))) and flow.is_scene_cut(one, other + 255)
+
+
+def test_blending_carries_the_dream_but_not_over_a_cut(net):
+    still, cut = np.float32(picture(32, 48)), np.float32(255 - picture(32, 48))
+    options = {"layers": ["conv2"], "octaves": 1, "steps": 1, "seed": 0}
+
+    def film(blend):
+        return [s["frame"] for s in dream_video.film_frames(net, [still, still, cut], options, blend, False, True)]
+
+    (_, plain, plain_cut), (_, blended, blended_cut) = film(0), film(0.9)
+    assert np.abs(plain - blended).mean() > 0.1
+    assert np.array_equal(plain_cut, blended_cut)
+
+
+def test_flow_carries_the_dream_with_what_moves():
+    pytest.importorskip("cv2", reason="OpenCV is an optional dependency")
+    world = np.float32(picture(120, 160))
+    before, after = world[20:84, 30:126], world[18:82, 26:122]  # all moves 2 down and 4 right
+    layer = np.zeros_like(before)
+    layer[30:34, 40:44] = 100
+    carried = flow.warp(layer, before, after)
+    rows, columns = np.mgrid[:64, :96]
+    weight = carried[..., 0].clip(0)
+    center = [(weight * index).sum() / weight.sum() for index in (rows, columns)]
+    assert center == pytest.approx([33.5, 45.5], abs=0.5)
+    # what comes into view at the left has no dream to carry
+    assert np.abs(flow.warp(np.full_like(before, 50), before, after)[20:40, 0]).mean() < 25
+
+
+def test_flow_flickers_less(net):
+    """What the dream changes from frame to frame, seen along the motion, which is known: 1 down and 2 right a frame."""
+    pytest.importorskip("cv2", reason="OpenCV is an optional dependency")
+    world = np.float32(picture(64, 96))
+    images = [world[8 - i : 56 - i, 16 - 2 * i : 80 - 2 * i] for i in range(6)]
+    options = {"layers": ["inception3a"], "octaves": 1, "steps": 3, "jitter": 8, "seed": 0}
+
+    def flicker(blend, along):
+        frames = [s["frame"] for s in dream_video.film_frames(net, images, options, blend, along, True)]
+        pairs = zip(frames, frames[1:], strict=False)
+        return np.mean([np.abs(new[1:, 2:] - old[:-1, :-2]).mean() for old, new in pairs])
+
+    assert flicker(0.8, True) < 0.75 * flicker(0, False)
+
+
+def test_without_opencv_one_line_says_what_to_do(here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    make_clip(Path("clip.mp4"), frames=2)
+    with pytest.raises(UserError, match="pip install opencv-python-headless"):
+        dream("clip.mp4", "--flow")
+
+
+# --- Wrong input ---
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "SOURCE"),
+        (["missing.jpg"], "no such file"),
+        (["missing.mp4"], "no such file"),
+        (["folder"], "is a folder"),
+        (["text.jpg"], "not a picture"),
+        (["text.mp4"], "neither a picture nor a film"),
+        (["text.gif"], "not a picture"),
+        (["cut.mp4"], "cut.mp4"),
+        (["sound.mp4"], "no pictures in it"),
+        (["clip.mp4", "--zoom", "1.1"], "--zoom is not for a film"),
+        (["clip.mp4", "--start", "1:2:3:4"], "--start"),
+        (["clip.mp4", "--start", "9"], "no frames between"),
+        (["clip.mp4", "-o", "clip.mp4"], "is the input"),
+        (["photo.png", "--blend", "0.5"], "--blend is not for a picture"),
+        (["photo.png", "--zoom", "0"], "--zoom"),
+        (["photo.png", "--fps", "1/0"], "--fps"),
+        (["photo.png", "--rotate", "nan"], "--rotate"),
+        (["photo.png", "-o", "zoom.avi"], "cannot write .avi"),
+        (["photo.png", "-o", "zoom.gif", "--quality", "5"], "--quality"),
+        (["photo.png", "--quality", "101"], "--quality"),
+        (["photo.png", "--preview", "now.txt"], "cannot write .txt"),
+        (["photo.png", "--preview", "photo.png"], "is the input"),
+        (["photo.png", "--schedule", "text.jpg"], "no JSON"),
+        (["photo.png", "--schedule", "wrong.json"], "did you mean zoom"),
+        (["photo.png", "--layers", "inception9z"], "did you mean"),
+        (["photo.png", "--seed", "x"], "--seed"),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(photo, here, capsys, monkeypatch, arguments, words):
+    for name in ("text.jpg", "text.mp4", "text.gif"):
+        Path(name).write_text("I am nothing to look at\n")
+    Path("wrong.json").write_text('[{"frame": 3, "zom": 2}]')
+    Path("folder").mkdir()
+    if any("mp4" in str(word) for word in arguments):
+        make_clip(Path("clip.mp4"))
+        Path("cut.mp4").write_bytes(Path("clip.mp4").read_bytes()[:2000])
+        with av.open("sound.mp4", "w") as out, av.open("clip.mp4") as clip:
+            track = out.add_stream_from_template(clip.streams.audio[0])
+            for packet in clip.demux(audio=0):
+                if packet.dts is not None:
+                    packet.stream = track
+                    out.mux(packet)
+    before = sorted(here.rglob("*"))
+    monkeypatch.setattr(sys, "argv", ["dream_video.py", *map(str, arguments), "--quiet"])
+    with pytest.raises(SystemExit) as ended:
+        dream_video.run(dream_video.main)
+    out, err = capsys.readouterr()
+    assert ended.value.code in (1, 2) and out == ""
+    assert err.startswith("dream_video.py: error: ") and err.count("\n") == 1
+    assert words in err
+    assert sorted(here.rglob("*")) == before

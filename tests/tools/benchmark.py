@@ -1,0 +1,377 @@
+"""How fast, and how large: prints a table of medians, and of ratios from alternating pairs.
+
+python tests/benchmark.py                           everything, this program alone
+python tests/benchmark.py step --against torch      the dream step against PyTorch's (pip install torch torchvision)
+python tests/benchmark.py step --against plain      ... against MLX's own operators under MLX's own BLAS
+python tests/benchmark.py train --against torch     fine-tuning GoogLeNet, with and without --cache, against PyTorch's
+
+Each side is a process of its own that waits while the other computes. Machines differ and are noisy: take the ratios.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+HEIGHT, WIDTH = 400, 600
+STEPS = {"googlenet": "inception4c", "vgg16": "features.22", "resnet50": "layer3"}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", metavar="step|dream|train|memory|load", help="(default: all)")
+    parser.add_argument("--against", choices=("torch", "plain"), help="what step and train are compared with")
+    parser.add_argument("--networks", nargs="+", choices=STEPS, default=list(STEPS), help="for step")
+    parser.add_argument("--pairs", type=int, default=5, metavar="N", help="measurements of each side (default: 5)")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return WORKERS[args.worker[0]](args.worker[1])
+    benchmarks = {"step": step, "dream": dream, "train": train, "memory": memory, "load": load}
+    if wrong := set(args.what) - set(benchmarks):
+        parser.error(f"there is no benchmark {wrong.pop()!r}")
+    describe_machine()
+    for name in args.what or benchmarks:
+        benchmarks[name](args)
+    return 0
+
+
+def describe_machine():
+    import models
+
+    import mlx.core as mx
+
+    models.blas.load()
+    versions = (f"{name} {version(name)}" for name in ("mlx", "numpy", "torch", "torchvision"))
+    blas = Path(models.blas.found).name if models.blas.found else "MLX's own"
+    core = os.environ.get("OPENBLAS_CORETYPE")
+    print(f"{platform.machine()}, {processor()}, {os.cpu_count()} cores, {platform.system()}, {mx.default_device()}")
+    print(f"BLAS: {blas}{f' (OPENBLAS_CORETYPE={core})' if core else ''}; {', '.join(versions)}")
+
+
+def processor():
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+# --- The dream step: forward to the layer, gradient of the image, update ---
+
+
+def step(args):
+    print(f"\nstep, {HEIGHT} x {WIDTH}, milliseconds" + (f", and times {args.against}'s" if args.against else ""))
+    for network in args.networks:
+        sides = {"ours": Worker("ours", network)}
+        if args.against:
+            sides[args.against] = Worker(args.against, network)
+        times = {name: [] for name in sides}
+        for _ in range(args.pairs):
+            for name, worker in sides.items():
+                times[name].append(worker.measure())
+        medians = [f"{name} {1000 * statistics.median(seconds):7.0f}" for name, seconds in times.items()]
+        ratio = ""
+        if args.against:
+            ratios = [a / b for a, b in zip(times["ours"], times[args.against], strict=True)]
+            ratio = f"   {statistics.median(ratios):.2f} ({min(ratios):.2f} .. {max(ratios):.2f})"
+        print(f"  {network:10} {STEPS[network]:12} {'   '.join(medians)}{ratio}", flush=True)
+        for worker in sides.values():
+            worker.close()
+
+
+class Worker:
+    """A process that takes steps when it is asked to, and tells how long each took."""
+
+    def __init__(self, side, network):
+        environment = os.environ | ({"DEEPDREAM_BLAS": "off"} if side == "plain" else {})
+        command = [sys.executable, __file__, "--worker", side, network]
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.measure()  # the first step prepares what the others share
+
+    def measure(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit("benchmark.py: error: a worker ended early; what it said is above")
+        return float(answer)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def answer_requests(take_steps, count=10):
+    """A worker's life: for each line on stdin, the mean seconds of `count` steps on stdout; an octave has ten."""
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        take_steps(count)
+        print((time.perf_counter() - start) / count, flush=True)
+    return 0
+
+
+def picture():
+    return np.random.default_rng(0).uniform(0, 255, (HEIGHT, WIDTH, 3)).astype(np.float32)
+
+
+def our_worker(network, plain=False):
+    import models
+
+    import mlx.core as mx
+
+    import dream
+
+    net = models.entry(network).build(10).eval()
+    net.metadata["model"] = network
+    mx.eval(net.parameters())
+    if plain:
+        from models import layers
+
+        layers.on_cpu = lambda: False
+    gradient = dream.gradient_function(net, dream.parse_targets(net, [STEPS[network]]))
+    rng, image = np.random.default_rng(0), picture()
+    return answer_requests(lambda count: dream.gradient_ascent(gradient, image, count, 1.5, 32, rng))
+
+
+def torch_worker(network):
+    """PyTorch eager, channels last, frozen weights: the same step, written with torch's operators."""
+    import torch
+
+    torchvision = import_torchvision()
+    options = {"init_weights": False} if network != "resnet50" else {}
+    options |= {"aux_logits": False} if network == "googlenet" else {}
+    net = getattr(torchvision.models, network)(weights=None, **options)
+    net = net.eval().to(memory_format=torch.channels_last).requires_grad_(False)
+    found = {}
+    net.get_submodule(STEPS[network]).register_forward_hook(lambda module, inputs, output: found.update(a=output))
+    children = list(net.features[:23]) if network == "vgg16" else upto(net, STEPS[network])
+    image = torch.from_numpy(picture()).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4]))
+    rng = np.random.default_rng(0)
+
+    def take_steps(count):
+        nonlocal image
+        for _ in range(count):
+            shift = [int(s) for s in rng.integers(-32, 33, 2)]
+            x = source = torch.roll(image, shift, dims=(2, 3)).requires_grad_()
+            x = (x - mean) / std
+            for child in children:
+                x = child(x)
+            (found["a"].square().mean() / 2).backward()
+            g = source.grad
+            moved = source.detach() + 1.5 / g.abs().mean() * g
+            image = torch.roll(moved, [-s for s in shift], dims=(2, 3)).clip_(0, 255)
+
+    return answer_requests(take_steps)
+
+
+def import_torchvision():
+    import torch
+
+    try:
+        import torchvision
+    except RuntimeError:  # built for CUDA, it misses two operators on a CPU, which dreaming does not need
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision
+    return torchvision
+
+
+def upto(net, layer):
+    """The children of a network in order, up to `layer`; torchvision's run in the order of their definition."""
+    children = []
+    for name, child in net.named_children():
+        children.append(child)
+        if name == layer:
+            return children
+    raise ValueError(layer)
+
+
+# --- Fine-tuning: a step on a batch that is in memory ---
+
+BATCH, TRAIN_SIZE = 32, 224  # the defaults of train_dream.py
+
+
+def train(args):
+    print(f"\ntrain, GoogLeNet, {BATCH} pictures of {TRAIN_SIZE} x {TRAIN_SIZE}, pictures/s" + (
+        ", and times torch's" if args.against == "torch" else ""))  # fmt: skip
+    for frozen in ("inception3b", "inception4e", "inception5b"):
+        sides = {name: Worker(f"train {name}", frozen) for name in ("plain", "cached")}
+        if args.against == "torch":
+            sides["torch"] = Worker("train torch", frozen)
+        times = {name: [] for name in sides}
+        for _ in range(args.pairs):
+            for name, worker in sides.items():
+                times[name].append(worker.measure())
+        line = [f"{name} {BATCH / statistics.median(seconds):7.1f}" for name, seconds in times.items()]
+        if args.against == "torch":
+            for name in ("plain", "cached"):
+                ratio = statistics.median(b / a for a, b in zip(times[name], times["torch"], strict=True))
+                line.append(f"{name} x {ratio:.2f}")
+        print(f"  frozen to {frozen:12} {'   '.join(line)}", flush=True)
+        for worker in sides.values():
+            worker.close()
+
+
+def our_trainer(frozen_to, cached):
+    import models
+
+    models.blas.load()
+    from models import learning, training
+
+    import mlx.core as mx
+
+    net = training.new_network("googlenet", 2)
+    net.metadata |= {"model": "googlenet", "aux": False}
+    group = mx.distributed.init()
+    learned = training.learned_paths(net, frozen_to)
+    frozen = training.freeze(net, learned)
+    cut = training.split_layer(net, learned)
+    training.share_batches(net, group)
+    training.training_mode(net, frozen)
+    optimizers = learning.make_optimizers(net, "sgd", 0.01, 0.05, [path for path in learned if path.startswith("fc.")])
+    step = learning.training_step(net, cut, optimizers, group, mx.ones(2), clip=5.0, decay=1e-4)
+    batch = np.random.default_rng(0).uniform(0, 255, (BATCH, TRAIN_SIZE, TRAIN_SIZE, 3)).astype(np.float32)
+    labels = mx.array(np.arange(BATCH) % 2)
+    if cached:
+        batch = np.array(learning.trunk(net, batch, cut)).astype(np.float16)
+
+    def take_steps(count):
+        for _ in range(count):
+            step(learning.inputs(net, batch, cut), labels)
+
+    return answer_requests(take_steps, 1)
+
+
+def torch_trainer(frozen_to):
+    import torch
+
+    torchvision = import_torchvision()
+    net = torchvision.models.googlenet(weights=None, num_classes=2, aux_logits=False, init_weights=False)
+    net = net.train().to(memory_format=torch.channels_last)
+    for child in upto(net, frozen_to):
+        child.eval().requires_grad_(False)
+    learned = [p for p in net.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(learned, 0.01, momentum=0.9, weight_decay=1e-4)
+    images = torch.randn(BATCH, 3, TRAIN_SIZE, TRAIN_SIZE).to(memory_format=torch.channels_last)
+    labels = torch.arange(BATCH) % 2
+
+    def take_steps(count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(images), labels).backward()
+            torch.nn.utils.clip_grad_norm_(learned, 5.0)
+            optimizer.step()
+
+    return answer_requests(take_steps, 1)
+
+
+# --- Whole dreams ---
+
+
+def dream(args):
+    import models
+
+    import dream
+    from dataset.images import read_image
+
+    net = models.load("googlenet", weights=models.STARTER)
+    image = read_image(ROOT / "assets/sample.jpg")
+    targets = dream.parse_targets(net, ["inception4c"])
+    in_gradient = 0.0
+    original = dream.gradient_function
+
+    def timed_gradient_function(*arguments):
+        import mlx.core as mx
+
+        gradient = original(*arguments)
+
+        def timed(image):
+            nonlocal in_gradient
+            mx.eval(image)
+            start = time.perf_counter()
+            g = gradient(image)
+            mx.eval(g)
+            in_gradient += time.perf_counter() - start
+            return g
+
+        return timed
+
+    dream.deepdream(net, image, ["inception4c"], octaves=1, steps=1)
+    start = time.perf_counter()
+    dream.deepdream(net, image, ["inception4c"])
+    total = time.perf_counter() - start
+    dream.gradient_function = timed_gradient_function
+    start = time.perf_counter()
+    dream.deepdream(net, image, ["inception4c"])
+    timed_total = time.perf_counter() - start
+    dream.gradient_function = original
+    sizes = dream.octave_sizes(net, image.shape, targets, 4, 1.4)
+    print(f"\ndream, {image.shape[1]} x {image.shape[0]}, {len(sizes)} octaves, 40 steps: {total:.1f} s")
+    print(f"  outside the gradient (resizing, jitter, update, clipping): {1 - in_gradient / timed_total:.1%}")
+
+
+def memory(args):
+    print("\nmemory, one step at full size, megabytes at the peak and seconds for the process")
+    from dataset.images import write_image
+
+    with tempfile.TemporaryDirectory() as folder:
+        for height, width in ((1000, 1000), (2000, 2000), (3000, 4000)):
+            path = Path(folder) / "picture.png"
+            write_image(path, np.random.default_rng(0).uniform(0, 255, (height, width, 3)), compress_level=0)
+            options = ["-o", Path(folder) / "out.jpg", "--octaves", "1", "--steps", "1", "--quiet"]
+            start = time.perf_counter()
+            process = subprocess.Popen([sys.executable, ROOT / "dream.py", path, *options], stdout=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+            seconds = time.perf_counter() - start
+            print(f"  {height * width / 1e6:4.0f} megapixels {peak:7.0f} {seconds:7.1f}" + " failed" * bool(status))
+
+
+def load(args):
+    print("\nload, seconds")
+    commands = {
+        "dream.py --help": [ROOT / "dream.py", "--help"],
+        "import numpy": ["-c", "import numpy"],
+        "load the starter": ["-c", "import models; models.load('googlenet', weights=models.STARTER)"],
+    }
+    for name, command in commands.items():
+        times = []
+        for _ in range(args.pairs):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+            times.append(time.perf_counter() - start)
+        print(f"  {name:20} {statistics.median(times):.2f}")
+
+
+WORKERS = {
+    "ours": our_worker,
+    "plain": lambda network: our_worker(network, plain=True),
+    "torch": torch_worker,
+    "train plain": lambda frozen_to: our_trainer(frozen_to, cached=False),
+    "train cached": lambda frozen_to: our_trainer(frozen_to, cached=True),
+    "train torch": torch_trainer,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
