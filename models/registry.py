@@ -1,6 +1,8 @@
 """The networks that can be asked for by name: one row each."""
 
+import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 from dataset.cli import UserError, suggest
 
@@ -10,6 +12,8 @@ from .googlenet_bvlc import BVLC
 from .inception_v3 import InceptionV3
 from .resnet import ResNet50
 from .vgg import VGG16, VGG19
+
+CLASS_LISTS = Path(__file__).parent / "classes"
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,25 @@ class NetworkSpec:
     normalization: Normalization  # of the published weights; a weights file carries its own
     num_classes: int = 1000
     aux: bool = False  # whether the architecture has auxiliary classifiers
+    class_list: str = "imagenet"  # the file in classes/ that names the published classes
 
     def build(self, num_classes, aux=False):
         return self.constructor(num_classes, aux=aux) if self.aux else self.constructor(num_classes)
+
+    def class_names(self):
+        """Return the names of the published classes in the order of the logits, "tabby, tabby cat": synonyms follow."""
+        return list(read_lines(CLASS_LISTS / f"{self.class_list}.txt"))
+
+
+@functools.cache
+def read_lines(path):
+    return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
 REGISTRY = {
     "googlenet": NetworkSpec("GoogLeNet (torchvision)", GoogLeNet, "inception4c", SYMMETRIC, aux=True),
     "googlenet_bvlc": NetworkSpec("GoogLeNet (Caffe, 2015)", BVLC, "inception4c", CAFFE, aux=True),
-    "googlenet_places365": NetworkSpec("GoogLeNet Places365", BVLC, "inception4c", PLACES, 365, aux=True),
+    "googlenet_places365": NetworkSpec("GoogLeNet Places365", BVLC, "inception4c", PLACES, 365, True, "places365"),
     "inception_v3": NetworkSpec("Inception v3", InceptionV3, "Mixed_6c", SYMMETRIC, aux=True),
     "vgg16": NetworkSpec("VGG-16", VGG16, "relu4_3", IMAGENET),
     "vgg19": NetworkSpec("VGG-19", VGG19, "relu4_4", IMAGENET),

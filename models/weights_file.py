@@ -6,7 +6,7 @@ An array a parameter, named by its path in the network, in MLX's layout (convolu
     format          1
     model           name in the registry
     num_classes     0 where the file has no classifier
-    classes         their names in order, or null
+    classes         their names in order, or null: those of the published weights where there are as many, else none
     mean, std       three numbers each, R G B, of pixels 0..255
     channel_order   "RGB" or "BGR": what the first layer takes
     color_matrix    3 x 3 (rows R G B), or null
@@ -148,6 +148,8 @@ def validate(metadata):
         "dtype": "float32",
     }
     metadata = {**defaults, **metadata}
+    if metadata["classes"] is None and metadata["num_classes"] == entry.num_classes:
+        metadata["classes"] = entry.class_names()
     classes = metadata["classes"]
     matrix = metadata["color_matrix"]
     right = {
