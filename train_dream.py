@@ -26,7 +26,7 @@ from pathlib import Path
 
 import models
 from models import weights_file
-from models.dreaming.targets import parse_targets
+from models.dreaming.targets import classes_called, parse_targets
 from models.network import Network
 from models.registry import FREEZE_TO
 from models.training import checkpoints, freezing
@@ -444,10 +444,11 @@ def evaluate_file(args):
     pictures = val_set if len(val_set) else train_set
     if net.classes is None:
         raise UserError(f"{args.weights}: it does not say what its classes are")
-    unknown = [name for name in pictures.classes if name not in net.classes]
+    called = {name: classes_called(net.classes, name) for name in pictures.classes}
+    unknown = [name for name, found in called.items() if len(found) != 1]
     if unknown:
         raise UserError(f"{args.folder}: {args.weights.name} does not know the class {unknown[0]}")
-    place = np.array([net.classes.index(name) for name in pictures.classes], np.int32)
+    place = np.array([found[0] for found in called.values()], np.int32)
     pictures = ImageFolder(tuple(net.classes), pictures.paths, place[pictures.labels])
     with Loader(pictures, args.batch_size, size, workers=args.workers) as batches:
         scores = learning.evaluate(net, batches, None, mx.distributed.init())
