@@ -9,16 +9,16 @@ from .kernels.relu import relu
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution, in the form that is fastest where it runs (see conv2d)."""
+    """Convolve N x H x W x C, in the form that is fastest where it runs (kernels/convolution.py)."""
 
     def __call__(self, x):
         return conv2d(x, self.weight, self.get("bias"), self.stride, self.padding, self.cached)
 
     def cached(self, name, make, *sources):
-        """make(*sources), computed again only when one of the arrays `sources` is not the one of the last call.
+        """Return make(*sources), computed anew only when one of the arrays `sources` is not the one of the last call.
 
-        So that what dreaming derives from the weights (folded, transposed) is derived once, and no array that was
-        trained or loaded since is ever met by what belonged to the old one.
+        What dreaming derives from the weights (folded, transposed) is thus derived once, and never outlives weights
+        that were trained or loaded since.
         """
         kept_sources, kept = self.get("_" + name, ((), None))
         if len(kept_sources) != len(sources) or any(a is not b for a, b in zip(kept_sources, sources, strict=True)):
@@ -29,7 +29,7 @@ class Conv2d(nn.Conv2d):
 
 
 class BasicConv2d(nn.Module):
-    """torchvision's BasicConv2d: convolution without bias, batch norm with eps 1e-3, ReLU."""
+    """Convolution without bias, batch norm with eps 1e-3, ReLU: torchvision's BasicConv2d."""
 
     def __init__(self, inputs, outputs, kernel_size, stride=1, padding=0):
         super().__init__()
@@ -41,7 +41,7 @@ class BasicConv2d(nn.Module):
 
 
 def conv_bn(conv, bn, x):
-    """Convolution, then batch norm; with fixed statistics the two are one convolution."""
+    """Convolve, then normalise; with fixed statistics the two are one convolution."""
     if bn.training:
         return bn(conv(x))
 
@@ -54,12 +54,14 @@ def conv_bn(conv, bn, x):
 
 
 class ReLU(nn.Module):
+    """The ReLU as a layer of a list."""
+
     def __call__(self, x):
         return relu(x)
 
 
 class MaxPool2d(nn.Module):
-    """Max pooling with torch's rules, ceil mode included."""
+    """Max pooling by torch's rules, ceil mode included."""
 
     def __init__(self, kernel_size, stride, padding=0, ceil_mode=False):
         super().__init__()
@@ -87,5 +89,5 @@ class LRN(nn.Module):
 
 
 def flatten_chw(x):
-    """N x H x W x C to N x CHW, the order in which torch's and Caffe's classifiers flatten."""
+    """Flatten N x H x W x C to N x CHW, the order of torch's and Caffe's classifiers."""
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)

@@ -82,7 +82,7 @@ class Network(nn.Module):
         return self.activations(images, ["logits"])["logits"]
 
     def resolve(self, name):
-        """torchvision's name of the layer that `name` means; UsageError with the suggest names otherwise."""
+        """torchvision's name of the layer that `name` means; UsageError with suggestions otherwise."""
         if name in self.layer_info:
             return name
         if name in self.all_aliases:

@@ -69,7 +69,7 @@ REGISTRY = {
 
 
 def entry(name):
-    """The registry's entry for `name`; UserError with the suggest names if there is none."""
+    """The registry's entry for `name`; UserError with suggestions if there is none."""
     if name not in REGISTRY:
         raise UserError(f"there is no network {name!r}: {suggest(name, REGISTRY)}")
     return REGISTRY[name]

@@ -7,17 +7,18 @@ import mlx.core as mx
 
 
 def on_cpu():
+    """Return whether MLX computes on the CPU."""
     return mx.default_device() == mx.Device(mx.cpu)
 
 
 def along(axis, x, start, stop, step=1):
-    """A slice of an axis: 1 or 2."""
+    """Slice axis 1 (rows) or 2 (columns) of N x H x W x C."""
     cells = slice(start, stop, step)
     return x[:, cells] if axis == 1 else x[:, :, cells]
 
 
 def overlap_add(axis, parts, length):
-    """The sum of `parts`, each a cell further along `axis` than the one before, in an array of `length`."""
+    """Sum `parts`, each lying a cell further along `axis` than the one before, in an array of `length` cells."""
     count = parts[0].shape[axis]
     cuts = sorted({0, length} | {min(end, length) for i in range(len(parts)) for end in (i, i + count)})
     pieces = []
@@ -29,10 +30,11 @@ def overlap_add(axis, parts, length):
 
 
 def parallel_streams(function, axis, *arrays):
-    """function(*arrays), computed piece by piece along `axis`, each piece by a thread of its own: MLX computes what is
-    no matrix product on one thread a stream.
+    """Compute function(*arrays) in pieces along `axis`, each on a stream of its own.
+
+    On a CPU, MLX computes what is no matrix product on one thread a stream.
     """
-    streams = lanes()
+    streams = cpu_streams()
     if arrays[0].nbytes < 2**20 or arrays[0].shape[axis] < len(streams):
         return function(*arrays)
     cuts = [arrays[0].shape[axis] * i // len(streams) for i in range(len(streams) + 1)]
@@ -44,5 +46,6 @@ def parallel_streams(function, axis, *arrays):
 
 
 @functools.cache
-def lanes():
+def cpu_streams():
+    """Return the streams that parallel_streams() spreads work over."""
     return [mx.new_stream(mx.cpu) for _ in range(min(4, os.cpu_count() or 1))]

@@ -31,7 +31,7 @@ found = None  # the library that load() put under MLX
 
 
 def load():
-    """Put a fast BLAS under MLX. Call it before the first `import mlx.core`. Sets and returns `found`."""
+    """Put a fast BLAS under MLX; to be called before the first `import mlx.core`. Sets and returns `found`."""
     global found
     if found is None and sys.platform == "linux" and os.environ.get("DEEPDREAM_BLAS") != "off":
         # MLX's own thread needs the processor as soon as a product is done: 2^16 cycles of waiting are enough
@@ -44,7 +44,7 @@ def load():
 
 
 def processes_here():
-    """How many processes of an mlx.launch are on this machine, and would wait for one another's threads."""
+    """Count the processes of an mlx.launch on this machine, which would wait for one another's threads."""
     try:
         nodes = json.loads(Path(os.environ["MLX_HOSTFILE"]).read_text())
         hosts = [addresses[0].rpartition(":")[0] for addresses in nodes]
@@ -54,8 +54,10 @@ def processes_here():
 
 
 def keep_memory():
-    """Let freed memory be used again. By default malloc gives large pieces back to the system, which must clear
-    every page of them when the next operation asks: that made convolutions twice as slow.
+    """Let malloc keep freed memory for the next operation.
+
+    By default it gives large pieces back to the system, which must clear every page of them when the next operation
+    asks: that made convolutions twice as slow.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
@@ -64,7 +66,7 @@ def keep_memory():
 
 
 def missing():
-    """Whether MLX is about to compute on a Linux CPU with its reference BLAS."""
+    """Return whether MLX is about to compute on a Linux CPU with its reference BLAS."""
     import mlx.core as mx
 
     return sys.platform == "linux" and not found and mx.default_device() == mx.Device(mx.cpu)
@@ -113,7 +115,7 @@ def redirect(addresses):
 
 
 def mappings():
-    """(start, end, permissions, file) of every mapping of this process."""
+    """Yield (start, end, permissions, file) of every memory mapping of this process."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)
         start, end = (int(part, 16) for part in fields[0].split("-"))
@@ -125,7 +127,7 @@ def writable(address):
 
 
 def call_slots(library, names):
-    """{symbol: address of its slot} for the imported functions `names` of a loaded library.
+    """Find {symbol: address of its call slot} for the imported functions `names` of a loaded library.
 
     Reads the 64-bit ELF image in memory: program headers -> dynamic section -> symbols and PLT relocations
     (System V ABI, chapter 5; R_X86_64_JUMP_SLOT and R_AARCH64_JUMP_SLOT share the Rela layout).
@@ -149,7 +151,7 @@ def call_slots(library, names):
     while (pair := struct.unpack("<QQ", ctypes.string_at(entry, 16)))[0] != 0:
         dynamic[pair[0]] = pair[1]
         entry += 16
-    # glibc has flipped these addresses into absolute ones; other linkers leave them relative to the base
+    # glibc has turned these addresses into absolute ones; other linkers leave them relative to the base
     strings, symbols, relocations = (d if d >= base else base + d for d in (dynamic[5], dynamic[6], dynamic[23]))
 
     slots = {}

@@ -35,7 +35,11 @@ WINOGRAD_INPUT, WINOGRAD_KERNEL, WINOGRAD_OUTPUT = (
 
 
 def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), cached=lambda name, make, *sources: make(*sources)):
-    """Convolution of N x H x W x C with O x h x w x C. `cached` keeps what is derived from the weights."""
+    """Convolve N x H x W x C with O x h x w x C, and add the bias.
+
+    cached: keeps what is derived from the weights; see Conv2d.cached. Raises ValueError where the kernel is larger than
+    its padded input.
+    """
     if weight.shape[1:3] == (1, 1) and stride != (1, 1):
         x, stride = x[:, :: stride[0], :: stride[1]], (1, 1)
     if not on_cpu():
@@ -66,7 +70,7 @@ def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), cached=lambda na
 
 
 def matrix_factors(weight):
-    """What correlate() multiplies with: a C x O matrix for each of the h w taps, or for Winograd's 36 products."""
+    """Return the matrices that correlate() multiplies with, C x O each: one a tap, or Winograd's 36."""
     outputs, h, w, channels = weight.shape
     taps = weight.transpose(1, 2, 3, 0)
     if by_winograd(weight):
@@ -75,12 +79,12 @@ def matrix_factors(weight):
 
 
 def by_winograd(weight):
-    """Whether a convolution of stride 1 is one for winograd()."""
+    """Return whether winograd() is the fastest form of a convolution of stride 1 with these weights."""
     return weight.shape[1:3] == (3, 3) and min(weight.shape[0], weight.shape[3]) >= 32
 
 
 def correlate(x, factors, kernel, padding, bias=None):
-    """Convolution of stride 1 of N x H x W x C by matrix_factors() of its weights."""
+    """Convolve N x H x W x C at stride 1 by matrix_factors() of the weights."""
     n, height, width, channels = x.shape
     (kh, kw), (ph, pw) = kernel, padding
     rows, columns = height + 2 * ph - kh + 1, width + 2 * pw - kw + 1
@@ -107,6 +111,7 @@ def correlate(x, factors, kernel, padding, bias=None):
 
 
 def winograd(x, factors, padding, rows, columns, bias):
+    """Convolve N x H x W x C with kernels of 3 x 3 by Winograd's 36 products; returns N x rows x columns x O."""
     n, outputs = len(x), factors.shape[2]
     down, across = -(-rows // 4), -(-columns // 4)  # tiles
     products = winograd_tiles(x, padding, down, across) @ factors
@@ -117,7 +122,7 @@ def winograd(x, factors, padding, rows, columns, bias):
 
 
 def winograd_tiles(x, padding, down, across):
-    """The transformed tiles of the padded x: 36 x tiles x C."""
+    """Cut the padded x into overlapping tiles and transform them: 36 x tiles x C."""
     n, height, width, channels = x.shape
     (ph, pw), height_, width_ = padding, 4 * down + 2, 4 * across + 2
     x = mx.pad(x, [(0, 0), (ph, height_ - height - ph), (pw, width_ - width - pw), (0, 0)])
@@ -129,7 +134,7 @@ def winograd_tiles(x, padding, down, across):
 
 
 def winograd_weight_gradient(x, dy, padding):
-    """The transpose of winograd() in its kernel: the same 36 products, each summed over the tiles."""
+    """Compute the gradient of winograd() for its weights: the same 36 products, each summed over the tiles."""
     n, rows, columns, outputs = dy.shape
     down, across = -(-rows // 4), -(-columns // 4)
     dy = mx.pad(dy, [(0, 0), (0, 4 * down - rows), (0, 4 * across - columns), (0, 0)])
@@ -141,7 +146,7 @@ def winograd_weight_gradient(x, dy, padding):
 
 
 def input_gradient(x, weight, dy, stride, padding, cached):
-    """The gradient with respect to x: a convolution of dy with the kernel flipped around."""
+    """Compute the gradient for x: a convolution of dy with the kernel flipped."""
 
     def flipped(weight):
         return matrix_factors(space_to_depth(weight, stride)[:, ::-1, ::-1].transpose(3, 1, 2, 0))
@@ -161,7 +166,7 @@ def input_gradient(x, weight, dy, stride, padding, cached):
 
 
 def conv_transpose(dy, weight):
-    """The transpose of a convolution of stride 1 to few channels: one product for all taps, added where they belong.
+    """Compute a transposed convolution of stride 1 to few channels: one product for all taps, added where they belong.
 
     dy: N x h x w x O; weight: O x kh x kw x C. Returns N x (h + kh - 1) x (w + kw - 1) x C. The products are laid out
     channel by channel, since rows of pixels add up faster than a few channels do.
@@ -176,7 +181,7 @@ def conv_transpose(dy, weight):
 
 
 def conv2d_of_blocks(x, weight, stride, padding):
-    """mx.conv2d with a stride, as one of stride 1 on blocks of stride x stride cells: the same numbers."""
+    """Convolve with a stride, as mx.conv2d does, by a convolution of stride 1 on blocks of stride x stride cells."""
     rows, columns = (
         (side + 2 * p - k) // s + 1
         for side, p, k, s in zip(x.shape[1:3], padding, weight.shape[1:3], stride, strict=True)
@@ -186,6 +191,7 @@ def conv2d_of_blocks(x, weight, stride, padding):
 
 
 def weight_gradient(x, weight, dy, stride, padding):
+    """Compute the gradient for the weights, O x h x w x C."""
     if stride == (1, 1) and by_winograd(weight):
         return winograd_weight_gradient(x, dy, padding)
     if stride == (1, 1) and weight.shape[1:3] == (1, 1) and padding == (0, 0):
@@ -194,7 +200,7 @@ def weight_gradient(x, weight, dy, stride, padding):
 
 
 def space_to_depth(x, stride):
-    """N x H x W x C to N x H/s x W/s x (s s C), zeros filling up the last blocks."""
+    """Turn blocks of s x s cells into channels, N x H/s x W/s x (s s C); zeros fill up the last blocks."""
     n, height, width, channels = x.shape
     sh, sw = stride
     x = mx.pad(x, [(0, 0), (0, -height % sh), (0, -width % sw), (0, 0)])
@@ -203,7 +209,7 @@ def space_to_depth(x, stride):
 
 
 def depth_to_space(x, stride, channels):
-    """The inverse of space_to_depth."""
+    """Invert space_to_depth()."""
     n, height, width, _ = x.shape
     x = x.reshape(n, height, width, *stride, channels).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(n, height * stride[0], width * stride[1], channels)

@@ -9,8 +9,10 @@ from .arrays import along, on_cpu, overlap_add, parallel_streams
 
 
 def max_pool(x, kernel_size, stride, padding=0, ceil_mode=False):
-    """Max pooling as torch does it: in ceil mode the last window may hang over the right and lower border, if it
-    starts inside the image or its left padding. Raises ValueError where no window fits.
+    """Take the maximum of each window of N x H x W x C, by torch's rules.
+
+    In ceil mode the last window may hang over the right and lower border, if it starts inside the image or its left
+    padding. Raises ValueError where no window fits.
     """
     k, s, p = kernel_size, stride, padding
     if ceil_mode or p:
@@ -25,7 +27,7 @@ def max_pool(x, kernel_size, stride, padding=0, ceil_mode=False):
 
 @functools.cache
 def max_along(axis, k, s):
-    """A function of N x H x W x C: maxima of windows of k cells, s apart, along axis 1 or 2.
+    """Return a function of N x H x W x C: maxima of windows of k cells, s apart, along axis 1 or 2.
 
     Its gradient goes to the first of equal maxima, as torch's, by comparing: MLX's own scatters.
     """
@@ -39,7 +41,7 @@ def max_along(axis, k, s):
         return parallel_streams(gradient, 3 - axis, x, dy, y)
 
     def seen(x, i):
-        """What cell i of each window sees."""
+        """Return what lies in cell i of each window."""
         count = (x.shape[axis] - k) // s + 1
         return along(axis, x, i, i + (count - 1) * s + 1, s)
 
@@ -65,7 +67,7 @@ def max_along(axis, k, s):
 
 
 def ceil_padding(size, k, s, p):
-    """How far ceil mode pads the end of a side, which is `size` long and has p in front (torch's formula)."""
+    """Return by how much ceil mode pads the end of a side of `size` cells with p in front (torch's formula)."""
     count = -(-(size + 2 * p - k) // s) + 1
     if (count - 1) * s >= size + p:
         count -= 1
@@ -73,14 +75,14 @@ def ceil_padding(size, k, s, p):
 
 
 def avg_pool_3x3(x):
-    """3x3 averages at stride 1, over a border of zeros that count: torch's avg_pool2d(x, 3, stride=1, padding=1)."""
+    """Average 3 x 3 windows at stride 1 over a border of zeros that count: torch's avg_pool2d(x, 3, 1, padding=1)."""
     x = mx.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
     x = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
     return (x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]) * (1 / 9)
 
 
 def adaptive_avg_pool(x, size, kernel_size=1, stride=1):
-    """Average pooling whose windows are laid out on a map of size x size, and scaled to the map at hand.
+    """Average windows that are laid out on a map of size x size and scaled to the map at hand.
 
     A window [a, b) goes from floor(a H / size) to ceil(b H / size). Single cells make torch's AdaptiveAvgPool2d; on a
     map of that very size it is ordinary pooling with `kernel_size` and `stride`.
@@ -92,7 +94,7 @@ def adaptive_avg_pool(x, size, kernel_size=1, stride=1):
 
 
 def windows(length, size, kernel_size, stride, dtype):
-    """The matrix that averages `length` cells over the windows of adaptive_avg_pool."""
+    """Return the matrix that averages `length` cells over the windows of adaptive_avg_pool()."""
     matrix = []
     for first in range(0, size - kernel_size + 1, stride):
         start, end = first * length // size, -(-(first + kernel_size) * length // size)

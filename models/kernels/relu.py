@@ -8,7 +8,7 @@ redirected = False  # set by redirected_relus()
 
 
 def relu(x):
-    """Every ReLU of the networks."""
+    """Compute max(x, 0). Every ReLU of the networks comes through here, so that redirected_relus() finds them all."""
     return redirected_relu(x) if redirected else plain_relu(x)
 
 
@@ -24,7 +24,7 @@ def plain_relu_vjp(x, cotangent, output):
 
 @contextlib.contextmanager
 def redirected_relus():
-    """While it lasts, a ReLU that blocks the whole gradient of an image passes on what would raise its input.
+    """Let ReLUs that block the whole gradient of an image pass on what would raise their input, while this lasts.
 
     A target that is dead all over the picture can be climbed to in no other way. Source: tensorflow/lucid,
     misc/redirected_relu_grad.py.
