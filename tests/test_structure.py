@@ -40,7 +40,7 @@ def imports(name, everywhere=True):
 def test_arrows_point_one_way():
     """dataset/ imports nothing of models/, models/ nothing of a script; scripts only `from dream import deepdream`."""
     wrong = []
-    for name in MODULES.keys():
+    for name in MODULES:
         floor = name.partition(".")[0]
         allowed = {"dataset": ("dataset",), "models": ("dataset", "models")}.get(floor, ("dataset", "models"))
         for module, what in imports(name):
@@ -64,7 +64,7 @@ def test_no_file_is_long():
 
 def test_no_function_is_long():
     long = {}
-    for name in MODULES.keys():
+    for name in MODULES:
         for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= FUNCTION_LINES:
                 long[f"{name}.{node.name}"] = node.end_lineno - node.lineno + 1
