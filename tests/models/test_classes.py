@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import models
 from models.dreaming.targets import Target, parse_targets
-from models.weights_file import validate
+from models.weights_file import Metadata
 
 import pytest
 
@@ -25,7 +25,7 @@ def meant(net, *texts):
 
 @pytest.mark.parametrize("model", models.REGISTRY)
 def test_published_networks_know_their_classes(model):
-    classes = validate({"format": 1, "model": model})["classes"]
+    classes = Metadata(model).classes
     names = [[name.strip() for name in whole.split(",")] for whole in classes]
     assert len(classes) == models.REGISTRY[model].num_classes
     assert len({first for first, *_ in names}) == len(classes)
@@ -36,14 +36,14 @@ def test_published_networks_know_their_classes(model):
     assert {name: names[i][0] for name, i in known.items()} == {name: name for name in known}
 
 
-@pytest.mark.parametrize("change", [{"num_classes": 365}, {"num_classes": 3}, {"num_classes": 0}])
-def test_other_classes_stay_without_names(change):
-    assert validate({"format": 1, "model": "vgg16"} | change)["classes"] is None
+@pytest.mark.parametrize("count", [365, 3, 0])
+def test_other_classes_stay_without_names(count):
+    assert Metadata("vgg16", count).classes is None
 
 
 def test_own_names_stay():
     classes = [f"breed {i}" for i in range(1000)]
-    assert validate({"format": 1, "model": "vgg16", "classes": classes})["classes"] == classes
+    assert Metadata("vgg16", classes=classes).classes == classes
 
 
 @pytest.mark.parametrize(
