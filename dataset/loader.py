@@ -13,8 +13,6 @@ from dataset.cli import UserError, log
 from dataset.images import read_image, read_rgb, to_uint8
 from dataset.workers import Workers, cores
 
-MAX_PIXELS = 128_000_000  # a picture beyond it would cost a worker gigabytes; prepare.py leaves those out too
-
 
 class Loader:
     """Iterates over an ImageFolder; see dataset/__init__.py for how it is used.
@@ -223,7 +221,7 @@ def read_at(plan, order, place, errors):
     for offset in range(len(order) if plan.augmentation else 1):
         index = order[(place + offset) % len(order)]
         try:
-            return read_image(plan.paths[index], MAX_PIXELS), index
+            return read_image(plan.paths[index]), index
         except UserError as error:
             errors.append((plan.paths[index], str(error)))
     return None, -1
@@ -234,7 +232,7 @@ def pixel_reader(_):
 
     def read(path):
         try:
-            return None, np.asarray(read_rgb(path, MAX_PIXELS)).reshape(-1, 3)
+            return None, np.asarray(read_rgb(path)).reshape(-1, 3)
         except UserError as error:
             return str(error), None
 
