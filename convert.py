@@ -208,7 +208,7 @@ def concept_facts(path):
 def weights_facts(path):
     """Return {what: text} of a weights file."""
     arrays, metadata = weights_file.read(path)
-    classes = metadata.classes or []
+    classes = [name.split(",")[0] for name in metadata.classes or []]
     names = f" ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''})" if classes else ", without names"
     count = metadata.num_classes
     facts = {

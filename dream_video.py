@@ -37,7 +37,7 @@ from dataset.files import sha256
 from dataset.flow import is_scene_cut, need_opencv, warp
 from dataset.frames import frame_path, keep_frame, remove, resume_frames
 from dataset.images import SUFFIXES, check_writable, read_image, resize_to, to_uint8, write_image
-from dataset.video import FORMATS, constant_rate, film_writer, has_sound, read_film, read_frames
+from dataset.video import FORMATS, constant_rate, has_sound, read_frames, read_video, video_writer
 from dream import deepdream
 
 ZOOM_DEFAULTS = {"octaves": 2, "steps": 4}  # a zoom dreams on the same frame again and again
@@ -155,7 +155,7 @@ def make_video(args, folder, frames, timing, finished, total, recipe, source=Non
 
     layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
     with (
-        film_writer(video, timing, 75 if args.quality is None else args.quality, recipe, source) as write,
+        video_writer(video, timing, 75 if args.quality is None else args.quality, recipe, source) as write,
         ThreadPoolExecutor(1) as thread,
         progress(total, args.quiet, initial=finished, desc=args.output.name, unit="frame", bar_format=layout) as bar,
     ):
@@ -240,6 +240,7 @@ def build_parser():
 
 
 def add_zoom_options(parser):
+    """Add the options of a zoom, and return their group."""
     zoom = parser.add_argument_group("zoom into a picture")
     add = zoom.add_argument
     add("--frames", type=whole_number(1), default=120, metavar="N", help="length of the film")
@@ -268,6 +269,7 @@ def add_zoom_options(parser):
 
 
 def add_video_options(parser):
+    """Add the options of a dream over a video, and return their group."""
     video = parser.add_argument_group("dream over a film", "There, --octaves is 4 and --steps is 10 unless given.")
     add = video.add_argument
     add("--start", type=moment, metavar="TIME", help="begin there, in seconds or h:m:s")
@@ -281,7 +283,7 @@ def add_video_options(parser):
     add(
         "--flow",
         action="store_true",
-        help="warp it along the motion in the film, so that dreams stick to what moves (needs OpenCV)",
+        help="carry it along the motion in the film, so that dreams stick to what moves (needs OpenCV)",
     )
     return video
 
@@ -308,7 +310,7 @@ def parse_arguments(arguments=None):
 
 
 def is_video(path):
-    """Whether a file is a video rather than an image, by its suffix; a .gif is a video if it moves."""
+    """Tell by its suffix whether a file is a video rather than an image; a .gif is a video if it moves."""
     suffix = path.suffix.lower()
     if suffix != ".gif" or not path.exists():
         return suffix not in SUFFIXES
@@ -322,6 +324,7 @@ def is_video(path):
 
 
 def main(arguments=None):
+    """Run the command line."""
     args, defaults = parse_arguments(arguments)
     check_output(args)
     options = settings(args)
@@ -383,7 +386,7 @@ def open_video(args):
     if args.flow:
         need_opencv()
     with progress(None, args.quiet, desc=f"reading {args.source.name}", unit="frame", delay=1) as bar:
-        video = read_film(args.source, args.start, args.end, bar.update)
+        video = read_video(args.source, args.start, args.end, bar.update)
     there = len(video.timing.times)
     if video.declared_frames > there and not (args.start or args.end):
         log(f"{args.source} is cut off: {there} of {video.declared_frames} frames are there", args.quiet)
@@ -442,7 +445,7 @@ def check_output(args):
 
 
 def is_frame(path):
-    """Whether a file is called as a frame is."""
+    """Tell whether a file is called as a frame is."""
     return path.suffix == ".png" and path.stem.isdecimal()
 
 

@@ -3,134 +3,113 @@
 An image is a float32 array H x W x 3, sRGB, 0..255.
 """
 
-import io
+import math
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dataset.cli import UserError
+from dataset.decoding import ImageError, check_memory, decode, opened
 from dataset.files import atomic_write
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif"}
-# Pillow knows more; among them EPS, for which it runs Ghostscript, whatever the file is called
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+__all__ = ["ImageError", "read_image", "read_image_and_alpha", "read_rgb", "resize_image", "to_uint8", "write_image"]
+
+# of files that are taken for images in a folder without a look into them; others are looked at
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".gif", ".heic", ".heif", ".hif", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".mpo"),
+}
 WRITABLE = {".png", ".jpg", ".jpeg", ".webp"}
-GREY_LEVELS = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # Pillow's modes of more than 8 bits
-MAX_PIXELS = 1_000_000_000  # more than any camera; beyond it a file is taken for a decompression bomb
+BACKGROUND = 255  # white, where what is transparent has to be shown
+GAP = 3  # a large image is reduced to not less than so many times what it is resized to
+ENOUGH = 128_000_000  # pixels: where nobody asked for all of a larger image, it is halved until it has fewer
 
 
-class ImageError(UserError):
-    """A file that is no whole image; `reason` says in a word or two what is wrong, without its path."""
-
-    def __init__(self, path, reason, detail):
-        super().__init__(f"{path}: {detail}")
-        self.reason = reason
+# --- Reading ---
 
 
-def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read an image file as float32 H x W x 3, sRGB, 0..255, upright; alpha, if any, is left out.
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Read an image file as float32 H x W x 3, sRGB, 0..255, upright; what is transparent is shown over white.
 
-    max_pixels: what is larger is refused unread. Raises ImageError where there is no such file, or no whole image.
+    Images of more than ENOUGH pixels are halved. Raises ImageError where there is no such file, or no whole image.
     """
-    return read_image_and_alpha(path, max_pixels)[0]
+    image, alpha = to_arrays(decode(path, at_most(ENOUGH)))
+    return image if alpha is None else over_background(image, alpha)
 
 
-def read_image_and_alpha(path, max_pixels=MAX_PIXELS):
-    """Read (image, alpha): float32 H x W x 3 and H x W or None, both 0..255.
+def read_image_and_alpha(path, width=None, max_size=None):
+    """Read (image, alpha): float32 H x W x 3 and H x W or None, both 0..255, as target_size() says.
 
-    EXIF orientation is obeyed; palette, grey, 16-bit, CMYK and color-managed images become sRGB.
+    EXIF orientation is obeyed; palette, grey, 16-bit, CMYK and color-managed images become sRGB. A color that nobody
+    sees, because its alpha is 0, is white.
     """
-    image = open_image(path, max_pixels)
-    alpha = None
-    if has_alpha(image):
-        rgba = image.convert("RGBA")
-        alpha = np.asarray(rgba.getchannel("A"), np.float32)
-        image = rgba.convert("RGB")
-        alpha = None if alpha.min() == 255 else alpha
-    elif image.mode in GREY_LEVELS:
-        return np.repeat(grey_levels(image)[:, :, None], 3, axis=2), None
-    return np.asarray(image.convert("RGB"), np.float32), alpha
+
+    def target(*size):
+        return tuple(GAP * side for side in target_size(*size, width, max_size))
+
+    decoded = decode(path, target)
+    image, alpha = to_arrays(decoded)
+    size = target_size(*decoded.size, width, max_size)[::-1]
+    if size != image.shape[:2]:
+        image, alpha = resize_with_alpha(image, alpha, size)
+    if alpha is not None:
+        image[alpha == 0] = BACKGROUND
+    return image, alpha
 
 
-def read_rgb(path, max_pixels=MAX_PIXELS):
-    """Read what read_image() reads as an 8-bit RGB PIL image, which takes a quarter of the memory."""
-    image = open_image(path, max_pixels)
-    if image.mode in GREY_LEVELS:
-        return Image.fromarray(np.rint(grey_levels(image)).astype(np.uint8)).convert("RGB")
-    if has_alpha(image):
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+def read_rgb(path, max_pixels=None):
+    """Read what read_image() reads as an 8-bit RGB PIL image, which takes a quarter of the memory.
+
+    max_pixels: what is larger is refused.
+    """
+    decoded = decode(path, at_most(ENOUGH), max_pixels)
+    color = decoded.color
+    if color.mode == "F":
+        color = Image.fromarray(to_uint8(np.asarray(color))).convert("RGB")
+    if decoded.alpha:
+        white = Image.new("RGB", color.size, (BACKGROUND,) * 3)
+        color = Image.composite(color, white, decoded.alpha)
+    return color
 
 
-def has_alpha(image):
-    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+def to_arrays(decoded):
+    """Return (float32 H x W x 3, float32 H x W or None) of what decode() returns."""
+    image = np.asarray(decoded.color, np.float32)
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    return image, None if decoded.alpha is None else np.asarray(decoded.alpha, np.float32)
 
 
-def open_image(path, max_pixels=MAX_PIXELS):
-    """Return a PIL image, decoded to the last pixel, upright, in sRGB if it said what its colors were."""
-    path, formats = Path(path), FORMATS
-    if path.suffix.lower() in (".heic", ".heif"):
-        register_heif(path)
-        formats = (*FORMATS, "HEIF")
-    Image.MAX_IMAGE_PIXELS = None  # our own limit below; PIL's would warn at 89 megapixels
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged EXIF is not worth a warning: the pixels count
-            image = Image.open(path, formats=formats)
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ImageError(
-                    path, "too large", f"{width} x {height} is more than {max_pixels:,} pixels; it is not read"
-                )
-            image.load()
-            return ImageOps.exif_transpose(to_srgb(image))
-    except FileNotFoundError:
-        raise ImageError(path, "no such file", "no such file") from None
-    except IsADirectoryError:
-        raise ImageError(path, "not a picture", "is a folder, not a picture") from None
-    except PermissionError:
-        raise ImageError(path, "no permission", "no permission to read it") from None
-    except UnidentifiedImageError:
-        raise ImageError(path, "not a picture", "not a picture that can be read") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, OverflowError) as error:
-        # what Pillow's decoders raise on broken files; the text is theirs
-        raise ImageError(path, "broken", f"broken picture: {error}") from None
+def over_background(image, alpha):
+    """Return H x W x 3 as it looks over white, where its alpha, H x W, is below 255."""
+    return BACKGROUND + (image - BACKGROUND) * (alpha[:, :, None] / 255)
 
 
-def register_heif(path):
-    try:
-        import pillow_heif
-    except ImportError:
-        raise ImageError(path, "needs pillow-heif", "HEIC pictures need `pip install pillow-heif`") from None
-    pillow_heif.register_heif_opener()
+def at_most(pixels):
+    """Return a target for decode(): the size halved until it has no more pixels than that."""
+
+    def target(width, height):
+        halvings = max(0, math.ceil(math.log2(width * height / pixels) / 2))
+        return max(1, width >> halvings), max(1, height >> halvings)
+
+    return target
 
 
-def to_srgb(image):
-    """Convert colors of another profile (Display P3 from a phone, Adobe RGB, CMYK) to sRGB."""
-    profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
-        return image
-    mode = "RGBA" if image.mode == "RGBA" else "RGB"
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
-    except (ImageCms.PyCMSError, OSError):
-        return image  # a broken profile: take the numbers as they are
-    converted.info.pop("icc_profile", None)
-    return converted
+def target_size(width, height, new_width=None, max_size=None):
+    """Return the (width, height) to resize to: to `new_width`, or to a longest side of at most `max_size`."""
+    if new_width:
+        scale = new_width / width
+    elif max_size and max(width, height) > max_size:
+        scale = max_size / max(width, height)
+    else:
+        return width, height
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def grey_levels(image):
-    """Return 16-bit, 32-bit or floating-point grey as float32 H x W, 0..255."""
-    levels = np.asarray(image, np.float32)
-    if image.mode == "F":
-        levels = np.nan_to_num(levels)
-        return np.clip(levels * (255 if levels.max() <= 1 else 1), 0, 255)
-    return np.clip(levels / (257 if levels.max() > 255 else 1), 0, 255)
+# --- Resizing and writing ---
 
 
 def resize_image(image, size):
@@ -163,10 +142,18 @@ def resize_linear(image, size):
     return ndimage.zoom(image, (size[0] / image.shape[0], size[1] / image.shape[1], 1), order=1)
 
 
+def resize_with_alpha(image, alpha, size):
+    """Resize H x W x 3 and its alpha, H x W or None: colors weigh as much as they are seen."""
+    if alpha is None:
+        return resize_image(image, size), None
+    weighed, alpha = resize_image(image * (alpha[:, :, None] / 255), size), resize_image(alpha, size)
+    return np.clip(weighed * (255 / np.maximum(alpha, 1e-3))[:, :, None], 0, 255), alpha
+
+
 def write_image(
     path: str | os.PathLike, image: np.ndarray, alpha: np.ndarray | None = None, quality: int = 95, **options
 ) -> None:
-    """Write float32 H x W x 3 (0..255, rounded and clipped), with alpha H x W where the format has it.
+    """Write float32 H x W x 3 (0..255, rounded and clipped), with alpha H x W, or over white where the format has none.
 
     The suffix of `path` chooses PNG, JPEG or WebP; UserError otherwise. quality: 0..100, of JPEG and WebP.
     `options` go to Pillow's save().
@@ -175,7 +162,9 @@ def write_image(
     check_writable(path)
     levels = to_uint8(image)
     suffix = path.suffix.lower()
-    if alpha is not None and suffix not in (".jpg", ".jpeg"):
+    if alpha is not None and suffix in (".jpg", ".jpeg"):
+        levels = to_uint8(over_background(image, alpha))
+    elif alpha is not None:
         levels = np.dstack([levels, to_uint8(alpha)])
     if suffix != ".png":
         options["quality"] = quality
@@ -202,7 +191,7 @@ def write_animation(path, frames, duration=100):
 
 
 def to_uint8(image):
-    """Floats of 0..255, rounded and clipped, as bytes."""
+    """Return floats of 0..255, rounded and clipped, as bytes."""
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
@@ -224,16 +213,12 @@ def text_options(path, text):
 
 
 def read_text(path):
-    """Return the text in a picture, "" where there is none. Raises UserError where it is no picture."""
-    try:
-        with Image.open(path) as picture:
-            text = getattr(picture, "text", {}).get(TEXT_KEY)
-            if text is None:
-                comment = picture.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
-                comment = comment.encode("latin-1") if isinstance(comment, str) else bytes(comment)
-                text = comment.removeprefix(ASCII).decode("ascii", "replace")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, SyntaxError, TypeError, EOFError):
-        raise UserError(f"{path}: not a picture that can be read") from None
+    """Return the text in an image, "" where there is none. Raises ImageError where it is no image."""
+    with opened(path) as image:
+        check_memory(path, image, image.size)
+        text = getattr(image, "text", {}).get(TEXT_KEY)
+        if text is None:
+            comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
+            comment = comment.encode("latin-1", "replace") if isinstance(comment, str) else bytes(comment)
+            text = comment.removeprefix(ASCII).decode("ascii", "replace")
     return text

@@ -21,7 +21,7 @@ from dataset.camera import Step, transform_view
 from dataset.cli import UserError
 from dataset.drift import statistics
 from dataset.images import read_image
-from dataset.video import constant_rate, read_film, read_frames
+from dataset.video import constant_rate, read_frames, read_video
 from dream_video import close_loop, overlap
 
 TINY = ["--octaves", "1", "--steps", "1", "--layers", "conv2"]
@@ -57,11 +57,11 @@ def make_clip(path, frames=8, rate=NTSC, sound="aac", size=(32, 48), times=None,
 
 def heard(path):
     """(codec, the left channel of the film's first second at 48 kHz, as it is played)."""
-    with av.open(str(path)) as film:
-        track = film.streams.audio[0]
+    with av.open(str(path)) as video:
+        track = video.streams.audio[0]
         resampler = av.AudioResampler("fltp", "stereo", 48000)
         wave = np.zeros(48000)
-        for frame in film.decode(track):
+        for frame in video.decode(track):
             at = round(frame.pts * frame.time_base * 48000)
             for part in resampler.resample(frame):
                 samples = part.to_ndarray()[0]
@@ -125,9 +125,9 @@ def test_a_loop_has_no_jump():
 
 def test_a_zoom(photo, here):
     dream(photo, "-o", "zoom.mp4", "--frames", 5, "--fps", "30000/1001", "--rotate", 3, "--preview", "now.png")
-    film = read_film("zoom.mp4")
-    assert film.timing == constant_rate(5, NTSC)
-    assert film.size == (34, 48)  # 33 x 47, padded
+    video = read_video("zoom.mp4")
+    assert video.timing == constant_rate(5, NTSC)
+    assert video.size == (34, 48)  # 33 x 47, padded
     assert read_image("now.png").shape == (33, 47, 3)
     assert not Path("zoom.mp4.frames").exists()
     with av.open("zoom.mp4") as container:
@@ -262,8 +262,8 @@ def test_a_folder_of_frames_is_replaced_but_no_other(photo, here):
 def test_a_film_keeps_its_rate_size_and_sound(here):
     make_clip(Path("clip.mp4"))
     dream("clip.mp4", "-o", "dream.mp4")
-    film = read_film("dream.mp4")
-    assert film.timing == constant_rate(8, NTSC) and film.size == (32, 48)
+    video = read_video("dream.mp4")
+    assert video.timing == constant_rate(8, NTSC) and video.size == (32, 48)
     codec, wave = heard("dream.mp4")
     assert codec == "aac" and np.array_equal(wave, heard("clip.mp4")[1])  # the same packets
 
@@ -283,8 +283,8 @@ def test_sound_that_the_container_cannot_hold_is_encoded_anew(here, source, soun
 def test_a_part_of_a_film_stays_in_step_with_its_sound(here):
     make_clip(Path("clip.mp4"), frames=40)
     dream("clip.mp4", "-o", "dream.mp4", "--start", "0.5", "--end", "0:00:01", "--width", 24)
-    film = read_film("dream.mp4")
-    assert len(film.timing.times) == 15 and film.size == (16, 24)
+    video = read_video("dream.mp4")
+    assert len(video.timing.times) == 15 and video.size == (16, 24)
     whole, part = heard("clip.mp4")[1], heard("dream.mp4")[1]
     begin = round(15 / NTSC * 48000)  # the first frame at or after 0.5 s
     lag, likeness = delay(whole[begin : begin + 23000], part[:23000])
@@ -296,7 +296,7 @@ def test_a_variable_frame_rate_is_kept(here):
     make_clip(Path("clip.mp4"), times=times, base=Fraction(1, 300), sound=None)
     for output in ("dream.mp4", "dream.webm"):
         dream("clip.mp4", "-o", output)
-        timing = read_film(output).timing
+        timing = read_video(output).timing
         assert [float(t * timing.base) for t in timing.times] == pytest.approx([t / 300 for t in times], abs=0.001)
 
 
@@ -304,16 +304,16 @@ def test_a_variable_frame_rate_is_kept(here):
 def test_a_turned_film_is_shown_as_it_was(here, output, rotation):
     make_clip(Path("clip.mp4"), rotation=-90, sound=None, frames=2)
     dream("clip.mp4", "-o", output, "--step-size", 0.1)
-    clip, film = read_film("clip.mp4"), read_film(output)
-    assert (clip.size, film.size, film.rotation) == ((48, 32), (48, 32), rotation)
-    assert np.abs(next(read_frames(clip)) - next(read_frames(film))).mean() < 6
+    clip, video = read_video("clip.mp4"), read_video(output)
+    assert (clip.size, video.size, video.rotation) == ((48, 32), (48, 32), rotation)
+    assert np.abs(next(read_frames(clip)) - next(read_frames(video))).mean() < 6
 
 
 def test_a_silent_film_of_one_frame(here):
     make_clip(Path("one.mp4"), frames=1, sound=None)
     dream("one.mp4", "-o", "dream.mp4")
-    film = read_film("dream.mp4")
-    assert len(film.timing.times) == 1 and not film.sound
+    video = read_video("dream.mp4")
+    assert len(video.timing.times) == 1 and not video.sound
 
 
 def test_a_film_cut_off_is_told(here, capsys):
@@ -328,7 +328,7 @@ def test_a_film_cut_off_is_told(here, capsys):
     Path("cut.mp4").write_bytes(data[: len(data) * 2 // 3])
     dream_video.main(["cut.mp4", *TINY])
     assert "cut.mp4 is cut off: " in capsys.readouterr().err
-    assert 0 < len(read_film("cut_dream.mp4").timing.times) < 20
+    assert 0 < len(read_video("cut_dream.mp4").timing.times) < 20
 
 
 def test_a_film_resumes_too(here, monkeypatch):
@@ -356,10 +356,10 @@ def test_blending_carries_the_dream_but_not_over_a_cut(net):
     still, cut = np.float32(smooth_image(32, 48)), np.float32(255 - smooth_image(32, 48))
     options = {"layers": ["conv2"], "octaves": 1, "steps": 1, "seed": 0}
 
-    def film(blend):
+    def video(blend):
         return [s["frame"] for s in dream_video.video_frames(net, [still, still, cut], options, blend, False, True)]
 
-    (_, plain, plain_cut), (_, blended, blended_cut) = film(0), film(0.9)
+    (_, plain, plain_cut), (_, blended, blended_cut) = video(0), video(0.9)
     assert np.abs(plain - blended).mean() > 0.1
     assert np.array_equal(plain_cut, blended_cut)
 

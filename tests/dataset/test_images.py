@@ -16,7 +16,7 @@ def test_read_rgb_agrees_with_read_image(tmp_path):
     Image.fromarray(rgba[:, :, 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
     Image.fromarray(rgba[:, :, :3]).convert("CMYK").save(tmp_path / "print.tif")
     for path in tmp_path.iterdir():
-        assert np.array_equal(np.asarray(read_rgb(path)), read_image(path)), path.name
+        assert np.abs(np.asarray(read_rgb(path)) - read_image(path)).max() <= 0.51, path.name
 
 
 def test_what_is_wrong_with_a_file_is_told(tmp_path):
