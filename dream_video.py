@@ -16,8 +16,8 @@ import models
 from models.dreaming.concepts import direction_digest
 from models.dreaming.octaves import octave_sizes
 from models.dreaming.options import (
-    CLASS_DEFAULTS,
-    CONCEPT_DEFAULTS,
+    FRAME_CLASS_DEFAULTS,
+    FRAME_CONCEPT_DEFAULTS,
     add_dream_options,
     add_size_options,
     check_concepts,
@@ -42,9 +42,6 @@ from dream import deepdream
 
 ZOOM_DEFAULTS = {"octaves": 2, "steps": 4}  # a zoom dreams on the same frame again and again
 VIDEO_DEFAULTS = {"octaves": 4, "steps": 10}
-# dream.py's defaults for a class and a concept, but for the steps, of which each frame of a video has few
-FRAME_CLASS_DEFAULTS = {name: value for name, value in CLASS_DEFAULTS.items() if name != "steps"}
-FRAME_CONCEPT_DEFAULTS = {name: value for name, value in CONCEPT_DEFAULTS.items() if name != "steps"}
 NOT_IN_KEY = {"output", "quality", "fps", "preview", "restart", "quiet"}  # options that the frames do not depend on
 
 # --- The endless zoom ---

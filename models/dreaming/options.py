@@ -20,6 +20,9 @@ VISUALIZE_DEFAULTS = {"noise": "224x224", "steps": 200}  # defaults under --visu
 CLASS_DEFAULTS = {"steps": 20, "step_size": 2.0, "lapnorm": 4, "smooth": 0.5}
 # Defaults for a concept: with the colors decorrelated the photograph stays one, and the dream grows out of it
 CONCEPT_DEFAULTS = {"steps": 20, "step_size": 1.5, "lapnorm": 4, "smooth": 0.5, "decorrelate": True}
+# The same for a frame of a video, which takes few steps
+FRAME_CLASS_DEFAULTS = {name: value for name, value in CLASS_DEFAULTS.items() if name != "steps"}
+FRAME_CONCEPT_DEFAULTS = {name: value for name, value in CONCEPT_DEFAULTS.items() if name != "steps"}
 
 # Whoever gives one of these does without the other's old value, be it of a recipe or of a preset
 EXCLUSIVE = (("layers", "classes", "concepts"), ("guide", "concepts"), ("width", "max_size"))

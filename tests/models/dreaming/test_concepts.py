@@ -25,8 +25,10 @@ LAYER, DEEPER = "inception3a", "inception3b"
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(here, few_backgrounds):
+def elsewhere(here, request):
     """Features are kept in the current folder."""
+    if "own" in request.fixturenames:
+        request.getfixturevalue("few_backgrounds")
 
 
 def concept_at(net, layer=LAYER, name="slugs", seed=0):
@@ -184,6 +186,10 @@ def test_backgrounds_that_come_along_fit_their_networks(name):
         assert len(background.told(dict(arrays), "digest")) == 64
     layers = [net.resolve(layer) for layer in models.registry.entry(model).concept_layers]
     assert sorted(found) == sorted(layers) and all((found[layer].rest >= 0).all() for layer in layers)
+
+
+def test_the_bundled_network_has_its_background(net):
+    assert background.background_layers(net) == list(models.registry.entry("googlenet").concept_layers)
 
 
 # --- Folders ---
