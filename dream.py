@@ -269,7 +269,7 @@ def main(arguments=None):
     if args.list_classes:
         return list_classes(net)
     if args.preset:
-        look = preset(args.preset, net.metadata.model)
+        look = preset(args.preset, net)
         args = parse_over(parser, arguments, repeated, look)
     if like and like.get("weights_sha256") != net.weights_sha256:
         log(f"note: {args.like} was made with other weights, {like.get('weights')}", args.quiet)
@@ -434,8 +434,8 @@ def list_classes(net):
 
 
 def list_presets():
-    for name, (description, *_) in PRESETS.items():
-        print(f"{name:16}{description}")
+    for name, look in PRESETS.items():
+        print(f"{name:16}{look.shows}")
 
 
 if __name__ == "__main__":
