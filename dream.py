@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import models
+from models.dreaming.accentuate import accentuate
 from models.dreaming.gradients import color_matrix, gradient_transform
 from models.dreaming.objectives import Guide, objective_function
 from models.dreaming.octaves import octave_sizes
@@ -258,7 +259,7 @@ def main(arguments=None):
     like = read_recipe(args.like) if args.like else None
     repeated = repeated_options(like["options"]) if like else {}
     if args.pictures:  # to be treated like a dream that may have come from noise
-        repeated = {name: value for name, value in repeated.items() if name not in ("noise", "visualize")}
+        repeated = {name: value for name, value in repeated.items() if name != "noise"}
     args = parse_over(parser, arguments, repeated)
     check_use(args, given)
     inputs = find_inputs(args)
@@ -282,7 +283,7 @@ def main(arguments=None):
 
 def check_use(args, given):
     """Raise UsageError where an option was given that would have no effect."""
-    alone = {"model", "weights", "layers", "classes", "seed", "steps", "noise", "visualize"}
+    alone = {"model", "weights", "layers", "classes", "seed", "steps", "noise", "visualize", "width", "max_size"}
     useless = {
         "--visualize": [name for name in ("survey", "preset", *SWITCHES) if args.visualize and name not in alone],
         "--noise": [name for name in ("width", "max_size") if args.noise],
@@ -306,7 +307,7 @@ def find_inputs(args):
     """
     if args.noise:
         if args.pictures:
-            raise UsageError("--noise and --visualize start from nothing: give no picture")
+            raise UsageError("--noise starts from nothing: give no picture")
         return [(None, Path("noise"))]
     if not (args.pictures or args.list_layers or args.list_classes):
         greedy = {"--layers": args.layers, "--class": args.classes, "--survey": [args.survey]}
@@ -384,8 +385,11 @@ def dream_on(net, args, options, path, output):
             keep(current)
 
         if args.visualize:
-            height, width = image.shape[:2]
-            dreamed = visualize(net, options["layers"], height, width, args.steps, seed=args.seed, callback=after_step)
+            common = {"steps": args.steps, "seed": args.seed, "callback": after_step}
+            if path:
+                dreamed = accentuate(net, options["layers"], image, **common)
+            else:
+                dreamed = visualize(net, options["layers"], *image.shape[:2], **common)
         else:
             dreamed = deepdream(net, image, **options, callback=after_step)
     write_image(output, dreamed, alpha, **save_options(output, make_recipe(net, name, recipe_options(net, args))))

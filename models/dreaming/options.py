@@ -15,9 +15,10 @@ from ..registry import REGISTRY
 from .objectives import Guide
 
 VISUALIZE_DEFAULTS = {"noise": "224x224", "steps": 200}  # defaults under --visualize
+ACCENTUATE_DEFAULTS = {"steps": 80}  # likewise with a picture
 # Defaults for a class. With those of 2015 a class leaves a few spots of its colors; these, chosen by looking at
-# images, are the least that makes bodies of them: more way to go, and coarse shapes as strong as fine ones.
-CLASS_DEFAULTS = {"steps": 20, "step_size": 2.0, "lapnorm": 4, "smooth": 0.5}
+# images, make bodies of them: more way to go, coarse shapes as strong as fine ones, and the photograph's own colors.
+CLASS_DEFAULTS = {"steps": 20, "step_size": 1.5, "lapnorm": 4, "smooth": 0.5, "decorrelate": True}
 
 # Whoever gives one of these does without the other's old value, be it of a recipe or of a preset
 EXCLUSIVE = (("layers", "classes"), ("width", "max_size"))
@@ -49,8 +50,8 @@ def add_image_options(parser):
     add(
         "--visualize",
         action="store_true",
-        help="from noise, show what a class or channel looks like to the network: feature visualisation in "
-        "decorrelated colours and frequencies (--noise 224x224 and --steps 200, unless given)",
+        help="show what a class or channel looks like to the network, by feature visualisation from noise (--noise "
+        "224x224 and --steps 200, unless given); or draw it into a picture, by feature accentuation (--steps 80)",
     )
 
 
@@ -134,6 +135,7 @@ def add_gradient_options(parser):
         help="blur it, by three Gaussians around SIGMA pixels, wider at every step; 0.5 is usual "
         "(default: %(default)s, off)",
     )
+    add("--no-decorrelate", dest="decorrelate", action="store_const", const=False, help="change both alike")
     add(
         "--decorrelate",
         nargs="?",
@@ -192,7 +194,8 @@ def dependent_defaults(options):
     A preset is a whole look, into which no defaults for classes mix.
     """
     if options.get("visualize"):
-        return VISUALIZE_DEFAULTS
+        from_picture = options.get("pictures") or options.get("noise", "") is None  # the latter in a recipe
+        return ACCENTUATE_DEFAULTS if from_picture else VISUALIZE_DEFAULTS
     return CLASS_DEFAULTS if options.get("classes") and not options.get("preset") else {}
 
 
@@ -225,5 +228,6 @@ def parse_over(parser, words, *layers):
 
 
 def describe_defaults(defaults):
-    """Return the sentence's end of --help about defaults {name: number}: "--steps 20, --lapnorm 4"."""
-    return ", ".join(f"{SWITCHES[name]} {value:g}" for name, value in defaults.items())
+    """Return the sentence's end of --help about defaults {name: value}: "--steps 20, --decorrelate"."""
+    words = (SWITCHES[name] + ("" if value is True else f" {value:g}") for name, value in defaults.items())
+    return ", ".join(words)
