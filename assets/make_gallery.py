@@ -17,7 +17,7 @@ from dataset.cli import UsageError, run, suggest  # noqa: E402
 
 PHOTO = [str(ASSETS / "sample.jpg"), "--max-size", "480"]
 LOOKS = {
-    "default": PHOTO,
+    "default": PHOTO[:1],
     **{name: [*PHOTO, "--preset", name] for name in PRESETS},
     "king-penguin": [*PHOTO, "--class", "king penguin"],
     "castle": [*PHOTO, "--visualize", "--class", "castle"],

@@ -34,7 +34,7 @@ class Preset:
 
 PRESETS = {
     "inceptionism": Preset(
-        "animals in the clouds, temples and carts on the land",
+        "animals in the clouds, temples and carriages on the land",
         (THINGS,),
         {"octaves": 6, "octave_scale": 1.3, "steps": 15},
     ),
@@ -80,6 +80,7 @@ PRESETS = {
         (THINGS,),
         {**BODIES, "decorrelate": True},
         classes=("daisy", "sea anemone", "rapeseed"),
+        layers={"vgg16": ("relu5_3:220,209",)},
     ),
     "painterly": Preset("brush strokes along the picture", (STROKES,), {**WIDE, "steps": 15, "decorrelate": True}),
     "swirls": Preset("swirls and ripples", (SWIRLS,), {**WIDE, "steps": 12, "decorrelate": True}),
