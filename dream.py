@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import models
+from models.dreaming.accentuate import accentuate
 from models.dreaming.concepts import Concept, save_concept
 from models.dreaming.gradients import color_matrix, gradient_transform
 from models.dreaming.objectives import Guide, objective_function
@@ -266,7 +267,7 @@ def main(arguments=None):
     like = read_recipe(args.like) if args.like else None
     repeated = repeated_options(like["options"], "concepts" in given) if like else {}
     if args.pictures:  # to be treated like a dream that may have come from noise
-        repeated = {name: value for name, value in repeated.items() if name not in ("noise", "visualize")}
+        repeated = {name: value for name, value in repeated.items() if name != "noise"}
     args = parse_over(parser, arguments, repeated)
     check_use(args, given)
     inputs = find_inputs(args)
@@ -277,7 +278,7 @@ def main(arguments=None):
     if args.list_classes:
         return list_classes(net)
     if args.preset:
-        look = preset(args.preset, net.metadata.model)
+        look = preset(args.preset, net)
         args = parse_over(parser, arguments, repeated, look)
     if like and like.get("weights_sha256") != net.weights_sha256:
         log(f"note: {args.like} was made with other weights, {like.get('weights')}", args.quiet)
@@ -298,7 +299,7 @@ def find_inputs(args):
     """
     if args.noise:
         if args.pictures:
-            raise UsageError("--noise and --visualize start from nothing: give no picture")
+            raise UsageError("--noise starts from nothing: give no picture")
         return [(None, Path("noise"))]
     if not (args.pictures or args.list_layers or args.list_classes or args.save_concept):
         greedy = {"--layers": args.layers, "--class": args.classes, "--concept": args.concepts}
@@ -377,8 +378,11 @@ def dream_on(net, args, options, path, output):
             keep(current)
 
         if args.visualize:
-            height, width = image.shape[:2]
-            dreamed = visualize(net, options["layers"], height, width, args.steps, seed=args.seed, callback=after_step)
+            common = {"steps": args.steps, "seed": args.seed, "callback": after_step}
+            if path:
+                dreamed = accentuate(net, options["layers"], image, **common)
+            else:
+                dreamed = visualize(net, options["layers"], *image.shape[:2], **common)
         else:
             dreamed = deepdream(net, image, **options, callback=after_step)
     recipe = make_recipe(net, name, recipe_options(net, args), options["layers"])
@@ -428,8 +432,8 @@ def list_classes(net):
 
 
 def list_presets():
-    for name, (description, *_) in PRESETS.items():
-        print(f"{name:16}{description}")
+    for name, look in PRESETS.items():
+        print(f"{name:16}{look.shows}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class NetworkSpec:
     constructor: type  # called with num_classes (0: no classifier) and, where `aux` is true, aux
     normalization: Normalization  # of the published weights; a weights file carries its own
     default_layer: str  # dreamed on unless another is asked for
-    preset_layers: tuple  # shallow, middle, deep: what the presets dream on
+    preset_layers: tuple  # that dream of lattices, swirls, strokes, faces and things: what the presets dream on
     freeze_to: str  # fine-tuning leaves all up to here as it is: edges and textures, which every image is made of
     concept_layers: tuple  # where a concept may be taken, by default at the last (models/dreaming/concepts.py)
     sources: tuple  # of the published weights, the best first; those that follow are asked when it fails
@@ -70,7 +70,7 @@ REGISTRY = {
         constructor=GoogLeNet,
         normalization=SYMMETRIC,
         default_layer="inception4c",
-        preset_layers=("inception3a", "inception3b", "inception4c"),
+        preset_layers=("conv3", "inception3a", "inception3b", "inception4a", "inception4c"),
         freeze_to="inception3b",
         concept_layers=INCEPTION,
         sources=(torchvision("googlenet-1378be20.pth", 52), published("googlenet")),
@@ -81,7 +81,7 @@ REGISTRY = {
         constructor=BVLC,
         normalization=CAFFE,
         default_layer="inception4c",
-        preset_layers=("inception3a", "inception3b", "inception4c"),
+        preset_layers=("conv3", "inception3a", "inception3b", "inception4a", "inception4c"),
         freeze_to="inception3b",
         concept_layers=INCEPTION,
         sources=(
@@ -101,7 +101,7 @@ REGISTRY = {
         constructor=BVLC,
         normalization=PLACES,
         default_layer="inception4c",
-        preset_layers=("inception3a", "inception3b", "inception4c"),
+        preset_layers=("conv3", "inception3a", "inception3b", "inception4a", "inception4c"),
         freeze_to="inception3b",
         concept_layers=INCEPTION,
         sources=(
@@ -120,7 +120,7 @@ REGISTRY = {
         constructor=InceptionV3,
         normalization=SYMMETRIC,
         default_layer="Mixed_6c",
-        preset_layers=("Mixed_5b", "Mixed_5d", "Mixed_6c"),
+        preset_layers=("Conv2d_4a_3x3", "Mixed_5b", "Mixed_5d", "Mixed_6b", "Mixed_6c"),
         freeze_to="Mixed_5d",
         concept_layers=("Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c"),
         sources=(
@@ -135,7 +135,7 @@ REGISTRY = {
         constructor=VGG16,
         normalization=IMAGENET,
         default_layer="relu4_3",
-        preset_layers=("relu3_1", "relu4_1", "relu5_1"),
+        preset_layers=("relu2_2", "relu3_2", "relu4_1", "relu4_3", "relu5_1"),
         freeze_to="pool3",
         concept_layers=("features.22", "features.29"),
         sources=(torchvision("vgg16-397923af.pth", 553), timm("vgg16", 553), published("vgg16")),
@@ -145,7 +145,7 @@ REGISTRY = {
         constructor=VGG19,
         normalization=IMAGENET,
         default_layer="relu4_4",
-        preset_layers=("relu3_1", "relu4_1", "relu5_1"),
+        preset_layers=("relu2_2", "relu3_2", "relu4_1", "relu4_3", "relu5_1"),
         freeze_to="pool3",
         concept_layers=("features.26", "features.35"),
         sources=(torchvision("vgg19-dcbb9e9d.pth", 575), timm("vgg19", 575), published("vgg19")),
@@ -155,7 +155,7 @@ REGISTRY = {
         constructor=ResNet50,
         normalization=IMAGENET,
         default_layer="layer3",
-        preset_layers=("layer1", "layer2", "layer3"),
+        preset_layers=("layer1", "layer2.1", "layer2", "layer3.2", "layer3"),
         freeze_to="layer2",
         concept_layers=("layer3", "layer4"),
         sources=(torchvision("resnet50-0676ba61.pth", 103), timm("resnet50", 103), published("resnet50")),
@@ -165,7 +165,7 @@ REGISTRY = {
         constructor=AlexNet,
         normalization=IMAGENET,
         default_layer="relu5",
-        preset_layers=("relu2", "relu3", "relu5"),
+        preset_layers=("relu1", "relu2", "relu3", "relu4", "relu5"),
         freeze_to="pool2",
         concept_layers=("features.7", "features.9", "features.11"),
         sources=(torchvision("alexnet-owt-7be5be79.pth", 244), torchvision("alexnet-owt-4df8aa71.pth", 244)),

@@ -104,10 +104,12 @@ def test_a_saved_concept_dreams_the_same(quick, own, slugs, photographs, capsys)
 
 def test_a_concept_takes_the_place_of_other_targets(quick, own, slugs, photographs):
     words = ["--concept", slugs, "--background", photographs]
+    dreamed(*quick, "--preset", "painterly", output="look.png")
     dreamed(*quick, "--preset", "painterly", *words, "--layers", LAYER)
-    options = read_recipe("out.png")["options"]
-    assert options["concepts"] and options["layers"] == [LAYER] and options["step_size"] == 1.2
-    assert options["decorrelate"] is None  # a preset is a whole look
+    look, options = (read_recipe(path)["options"] for path in ("look.png", "out.png"))
+    assert options["concepts"] and options["layers"] == [LAYER] and not options["classes"]
+    target = ("concepts", "background", "layers", "classes")  # a preset is a whole look, all the rest of which stays
+    assert {n: v for n, v in options.items() if n not in target} == {n: v for n, v in look.items() if n not in target}
 
     dreamed(*quick, "--layers", "conv3", "--smooth", "0.3", output="other.png")
     dreamed(*quick[:3], "--like", "other.png", *words, "--layers", LAYER, "--quiet")

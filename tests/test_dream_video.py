@@ -98,7 +98,7 @@ def frames_in(folder):
 def test_a_class_has_defaults_of_its_own():
     plain = dream_video.parse_arguments(["photo.png"])[0]
     of_class = dream_video.parse_arguments(["photo.png", "--class", "0", "--smooth", "1"])[0]
-    assert (plain.lapnorm, plain.step_size) == (0, 1.5) and (of_class.lapnorm, of_class.step_size) == (4, 2)
+    assert (plain.lapnorm, plain.step_size) == (0, 1.5) and (of_class.lapnorm, of_class.step_size) == (4, 1.5)
     assert of_class.smooth == 1 and of_class.steps == plain.steps
 
 

@@ -15,9 +15,10 @@ from ..registry import REGISTRY
 from .objectives import Guide
 
 VISUALIZE_DEFAULTS = {"noise": "224x224", "steps": 200}  # defaults under --visualize
+ACCENTUATE_DEFAULTS = {"steps": 80}  # likewise with a picture
 # Defaults for a class. With those of 2015 a class leaves a few spots of its colors; these, chosen by looking at
-# images, are the least that makes bodies of them: more way to go, and coarse shapes as strong as fine ones.
-CLASS_DEFAULTS = {"steps": 20, "step_size": 2.0, "lapnorm": 4, "smooth": 0.5}
+# images, make bodies of them: more way to go, coarse shapes as strong as fine ones, and the photograph's own colors.
+CLASS_DEFAULTS = {"steps": 20, "step_size": 1.5, "lapnorm": 4, "smooth": 0.5, "decorrelate": True}
 # Defaults for a concept: with the colors decorrelated the photograph stays one, and the dream grows out of it
 CONCEPT_DEFAULTS = {"steps": 20, "step_size": 1.5, "lapnorm": 4, "smooth": 0.5, "decorrelate": True}
 # The same for a frame of a video, which takes few steps
@@ -66,8 +67,8 @@ def add_image_options(parser):
     add(
         "--visualize",
         action="store_true",
-        help="from noise, show what a class or channel looks like to the network: feature visualisation in "
-        "decorrelated colours and frequencies (--noise 224x224 and --steps 200, unless given)",
+        help="show what a class or channel looks like to the network, by feature visualisation from noise (--noise "
+        "224x224 and --steps 200, unless given); or draw it into a picture, by feature accentuation (--steps 80)",
     )
 
 
@@ -220,7 +221,8 @@ def dependent_defaults(options):
     A preset is a whole look, into which no defaults for concepts and classes mix.
     """
     if options.get("visualize"):
-        return VISUALIZE_DEFAULTS
+        from_picture = options.get("pictures") or options.get("noise", "") is None  # the latter in a recipe
+        return ACCENTUATE_DEFAULTS if from_picture else VISUALIZE_DEFAULTS
     if options.get("preset"):
         return {}
     return CONCEPT_DEFAULTS if options.get("concepts") else CLASS_DEFAULTS if options.get("classes") else {}
@@ -236,7 +238,8 @@ def check_concepts(concepts, guide, background):
 
 def check_use(args, given):
     """Raise UsageError where an option of dream.py was given that would have no effect."""
-    alone = {"model", "weights", "layers", "classes", "concepts", "background", "seed", "steps", "noise", "visualize"}
+    alone = {"model", "weights", "layers", "classes", "concepts", "background", "seed", "steps", "noise"}
+    alone |= {"visualize", "width", "max_size"}
     useless = {
         "--visualize": [name for name in ("survey", "preset", *SWITCHES) if args.visualize and name not in alone],
         "--noise": [name for name in ("width", "max_size") if args.noise],

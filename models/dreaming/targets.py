@@ -17,6 +17,8 @@ class Target:
     """What to enhance: a layer, all of its channels or some, and its weight in the objective.
 
     linear: the activation itself is enhanced, not its square: that of a logit would grow downwards, too.
+    centered: less the mean of all channels. A softmax leaves a common part of the logits undetermined, which can drown
+    the class in its gradient.
     concept: a direction in the layer's activation, along which it is enhanced.
     """
 
@@ -24,10 +26,13 @@ class Target:
     channels: tuple = ()
     weight: float = 1.0
     linear: bool = False
+    centered: bool = False
     concept: Concept | None = None
 
     def select(self, activation):
         """Return the target's channels of its layer's activation, N x h x w x C."""
+        if self.centered:
+            activation = activation - activation.mean(axis=-1, keepdims=True)
         return activation[..., mx.array(self.channels)] if self.channels else activation
 
 
@@ -79,7 +84,7 @@ def parse_target(net, text):
 
 
 def parse_class(net, text):
-    """Parse NAME|INDEX[=WEIGHT], or an index as an int: the logit of a class."""
+    """Parse NAME|INDEX[=WEIGHT], or an index as an int: the logit of a class less the mean of all logits."""
     if not net.num_classes:
         raise UsageError("--class: these weights have no classifier; dream of a layer instead")
     if not isinstance(text, str):
@@ -91,7 +96,7 @@ def parse_class(net, text):
         weight = float(weight or 1)
     except ValueError:
         raise UsageError(f"class {text!r} is not NAME|INDEX[=WEIGHT], such as {name!r}=0.5") from None
-    return Target(net.resolve("logits"), (find_class(net, name.strip()),), weight, linear=True)
+    return Target(net.resolve("logits"), (find_class(net, name.strip()),), weight, linear=True, centered=True)
 
 
 def find_class(net, name):

@@ -87,7 +87,9 @@ def test_names_that_are_numbers():
     """Folders called 1, 10, 2 and 3, in the order of their names."""
     net = named("1", "10", "2", "3")
     assert meant(net, "1", "10", "2", "0", "#1", "1=0.5") == [0, 1, 2, 0, 1, 0]
-    assert parse_targets(net, classes=1) == [Target("fc", (1,), linear=True)]  # a program's number is an index
+    assert parse_targets(net, classes=1) == [
+        Target("fc", (1,), linear=True, centered=True)
+    ]  # a program's number is an index
     with pytest.raises(UsageError, match="no class 4"):
         meant(net, "4")
 

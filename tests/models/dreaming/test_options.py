@@ -9,7 +9,7 @@ import dream
 import dream_video
 
 
-def test_a_class_has_defaults_of_its_own():
+def test_a_class_has_defaults_of_its_own(net):
     """Which give way to what is told, to a preset and to --visualize; recipes tell what differs from them."""
     name = ["--class", "monarch"]
 
@@ -24,7 +24,7 @@ def test_a_class_has_defaults_of_its_own():
     assert meant(*name) == tuple(of_class[key] for key in ("steps", "step_size", "lapnorm", "smooth"))
     assert meant(*name, "--lapnorm", "0", "--steps", "3") == (3, of_class["step_size"], 0, of_class["smooth"])
     assert meant() == meant("--layers", "conv2") == (10, 1.5, 0, 0)
-    assert meant(*name, "--preset", "subtle", look=preset("subtle", "googlenet")) == (10, 1.5, 0, 0)
+    assert meant(*name, "--preset", "subtle", look=preset("subtle", net)) == (10, 1.5, 0, 0)
     assert meant(*name, "--visualize") == (200, 1.5, 0, 0)
     for words in (name, [*name, "--steps", "10"], [*name, "--lapnorm", "0"], [*name, "--visualize", "--steps", "10"]):
         options = vars(parse(*words))

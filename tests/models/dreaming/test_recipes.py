@@ -33,6 +33,7 @@ def test_pictures_without_a_recipe(text, tmp_path):
 
 def test_later_defaults_do_not_change_what_like_repeats(monkeypatch):
     """A recipe holds the value of every option, so also of those that were left at defaults that have changed."""
+    monkeypatch.delitem(CLASS_DEFAULTS, "decorrelate")
     made = recipe_options_of("--class", "monarch")
     monkeypatch.setitem(CLASS_DEFAULTS, "steps", 33)
     monkeypatch.setitem(CLASS_DEFAULTS, "decorrelate", True)

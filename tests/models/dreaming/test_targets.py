@@ -19,7 +19,7 @@ MONARCH = 323  # its number among ImageNet's classes
 
 
 def test_classes_by_name_and_number(net):
-    wanted = Target("fc", (MONARCH,), linear=True)
+    wanted = Target("fc", (MONARCH,), linear=True, centered=True)
     assert parse_targets(net, classes=["Monarch"]) == parse_targets(net, classes=[MONARCH]) == [wanted]
     both = parse_targets(net, ["inception3a"], ["monarch=0.5"])
     assert [target.layer for target in both] == ["inception3a", "fc"] and both[1].weight == 0.5
