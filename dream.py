@@ -269,7 +269,7 @@ def main(arguments=None):
     if args.list_classes:
         return list_classes(net)
     if args.preset:
-        look = preset(args.preset, "starter" if net.path == models.STARTER else net.metadata.model)
+        look = preset(args.preset, net.metadata.model)
         args = parse_over(parser, arguments, repeated, look)
     if like and like.get("weights_sha256") != net.weights_sha256:
         log(f"note: {args.like} was made with other weights, {like.get('weights')}", args.quiet)

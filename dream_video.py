@@ -272,7 +272,7 @@ def add_video_options(parser):
     add(
         "--flow",
         action="store_true",
-        help="warp it along the motion in the film, so that dreams stick to what moves (needs OpenCV)",
+        help="carry it along the motion in the film, so that dreams stick to what moves (needs OpenCV)",
     )
     return video
 

@@ -23,7 +23,7 @@ import models
 from models import weights_file
 from models.color_statistics import combine, read_moments
 from models.dreaming.options import CLASS_DEFAULTS
-from models.dreaming.targets import parse_targets
+from models.dreaming.targets import classes_called, parse_targets
 from models.training import freezing, transfer
 from models.training.distributed import share_batches
 from models.training.evaluation import evaluate
@@ -217,10 +217,11 @@ def evaluate_file(args):
     images = val_set if len(val_set) else train_set
     if net.classes is None:
         raise UserError(f"{args.weights}: it does not say what its classes are")
-    unknown = [name for name in images.classes if name not in net.classes]
+    called = {name: classes_called(net.classes, name) for name in images.classes}
+    unknown = [name for name, found in called.items() if len(found) != 1]
     if unknown:
         raise UserError(f"{args.folder}: {args.weights.name} does not know the class {unknown[0]}")
-    place = np.array([net.classes.index(name) for name in images.classes], np.int32)
+    place = np.array([found[0] for found in called.values()], np.int32)
     images = ImageFolder(tuple(net.classes), images.paths, place[images.labels])
     with Loader(images, args.batch_size, size, workers=args.workers) as batches:
         scores = evaluate(net, batches, None, mx.distributed.init())

@@ -128,6 +128,6 @@ def test_a_preset_at_the_command_line(photo, tmp_path):
     words = ["--preset", "subtle", "--octaves", "1", "--steps", "1", "--quiet"]
     assert run("dream.py", photo.name, *words, cwd=tmp_path)[0] == 0
     options = read_recipe(tmp_path / "photo_dream.png")["options"]
-    assert (options["layers"], options["strength"], options["steps"]) == (["maxpool3"], 0.6, 1)
+    assert (options["layers"], options["strength"], options["steps"]) == (["inception3b"], 0.6, 1)
     assert run("dream.py", photo.name, *words, "--class", "monarch", cwd=tmp_path)[0] == 0
     assert read_recipe(tmp_path / "photo_dream.png")["options"]["layers"] is None

@@ -24,7 +24,7 @@ def test_a_class_has_defaults_of_its_own():
     assert meant(*name) == tuple(of_class[key] for key in ("steps", "step_size", "lapnorm", "smooth"))
     assert meant(*name, "--lapnorm", "0", "--steps", "3") == (3, of_class["step_size"], 0, of_class["smooth"])
     assert meant() == meant("--layers", "conv2") == (10, 1.5, 0, 0)
-    assert meant(*name, "--preset", "subtle", look=preset("subtle", "starter")) == (10, 1.5, 0, 0.5)
+    assert meant(*name, "--preset", "subtle", look=preset("subtle", "googlenet")) == (10, 1.5, 0, 0)
     assert meant(*name, "--visualize") == (200, 1.5, 0, 0)
     for words in (name, [*name, "--steps", "10"], [*name, "--lapnorm", "0"], [*name, "--visualize", "--steps", "10"]):
         options = vars(parse(*words))

@@ -2,7 +2,6 @@
 
 import models
 from models.dreaming.presets import PRESETS, preset
-from models.dreaming.targets import parse_targets
 
 import pytest
 
@@ -19,9 +18,6 @@ def test_presets_name_layers_that_there_are(model):
         assert options.keys() <= names.keys() and all(net.resolve(layer) for layer in options["layers"])
 
 
-def test_presets_of_the_starter(net):
-    for name in PRESETS:
-        options = preset(name, "starter")
-        assert parse_targets(net, options.get("layers"), options.get("classes")) and len(options) > 2
+def test_a_misspelt_preset():
     with pytest.raises(UsageError, match="did you mean dogslugs"):
-        preset("dogslug", "starter")
+        preset("dogslug", "googlenet")
