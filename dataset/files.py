@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+NAME_BYTES = 255  # of a file's name
+
 
 @contextlib.contextmanager
 def atomic_write(path):
@@ -25,6 +27,16 @@ def atomic_write(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def shorten(stem, ending):
+    """Return the name stem + ending, its stem cut where file systems, which take NAME_BYTES, would refuse it."""
+    name = os.fsencode(stem + ending)
+    if len(name) <= NAME_BYTES:
+        return stem + ending
+    digest = hashlib.sha256(name).hexdigest()[:8]  # so that two long names stay two
+    cut = os.fsencode(stem)[: NAME_BYTES - len(digest) - 1 - len(os.fsencode(ending))]
+    return cut.decode("utf-8", "ignore") + "-" + digest + ending
 
 
 def file_digest(path, digest):

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-
 from dataset.cli import UserError
 from dataset.container import (
     Clock,
@@ -190,7 +188,9 @@ def count(number, thing):
 
 def frame_rates(stream):
     """Return the frame rates that the container tells, frames/s."""
-    return [rate for rate in (stream.guessed_rate, stream.average_rate) if rate and 0 < rate <= 100000] or [Fraction(25)]
+    return [rate for rate in (stream.guessed_rate, stream.average_rate) if rate and 0 < rate <= 100000] or [
+        Fraction(25)
+    ]
 
 
 def time_frames(times, last, base, rates):

@@ -95,7 +95,7 @@ def to_image(frame, size, orientation, square=None):
 
 
 def to_rgb(frame, size, pixels):
-    """Return a frame as RGB of the pixel format `pixels`, by the matrix and range that it names, or that players guess."""
+    """Return a frame as RGB of a pixel format, by the matrix and range that it names, or that players guess."""
     guess = "ITU709" if frame.width >= 1280 or frame.height > 576 else "ITU601"
     if frame.color_trc in HDR_NAMES:
         guess = "BT2020"
