@@ -22,7 +22,7 @@ from models.dreaming.tiles import tile_size
 
 import numpy as np
 
-from dataset.camera import Step, plan_zoom, read_schedule, transform_view
+from dataset.camera import Step, close_loop, overlap, plan_zoom, read_schedule, transform_view
 from dataset.cli import Parser, UsageError, UserError, log, number, progress, run, whole_number
 from dataset.container import VideoError
 from dataset.drift import high_pass, match_statistics, restore_detail, statistics
@@ -67,28 +67,6 @@ def dream_frame(net, image, options, n):
     """Dream frame `n` with random shifts that depend on the seed and n alone: resuming needs no other state."""
     seed = int(np.random.SeedSequence([options["seed"], n]).generate_state(1)[0])
     return deepdream(net, image, **options | {"seed": seed})
-
-
-def overlap(frames):
-    """Return how many frames at the end of a loop of `frames` dissolve into those before its beginning."""
-    return min(frames // 3, 24)
-
-
-def close_loop(n, frames, finished):
-    """Return the uint8 frame that a loop shows once frame n of frames + overlap(frames) is finished, or None.
-
-    A zoom cannot return. The video starts at frame overlap(frames) instead, and its last frames dissolve into those
-    before that one, so that the last leads to the first without a jump. finished(n) gives a finished frame.
-    """
-    if n < overlap(frames):
-        return None
-    if n < frames:
-        return finished(n)
-    end, begin = (finished(i).astype(np.float32) for i in (n, n - frames))
-    mean = (end.mean((0, 1)) + begin.mean((0, 1))) / 2
-    t = (n - frames + 1) / (overlap(frames) + 1) * np.pi / 2
-    # cosine and sine, not two shares of a whole: the mean of two unlike images has less contrast than either
-    return to_uint8(mean + np.cos(t) * (end - mean) + np.sin(t) * (begin - mean))
 
 
 # --- A video ---

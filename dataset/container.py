@@ -7,6 +7,7 @@ together, are set right.
 
 import collections
 import contextlib
+import ctypes
 import itertools
 from fractions import Fraction
 
@@ -189,4 +190,24 @@ class Decoder:
                 self.damaged[stream.index] += 1
             return []
         self.frames[stream.index] += len(frames)
+        if stream.type == "audio":
+            for frame in frames:
+                safe_layout(frame)
         return frames
+
+
+def safe_layout(owner):
+    """Return the AudioLayout of a frame or a codec context.
+
+    PyAV frees the channel list of layouts in an order of their own twice; a reference that is never given back keeps
+    it from doing so.
+    """
+    layout = owner.layout
+    if is_unnamed(layout):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
+    return layout
+
+
+def is_unnamed(layout):
+    """Tell whether a layout is none that FFmpeg has a name for: "7 channels", or with a list of them."""
+    return "channels" in layout.name

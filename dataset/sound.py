@@ -6,7 +6,17 @@ from fractions import Fraction
 
 import numpy as np
 
-from dataset.container import Clock, Decoder, choose_stream, jumping_format, open_container, packets, reason_of
+from dataset.container import (
+    Clock,
+    Decoder,
+    choose_stream,
+    is_unnamed,
+    jumping_format,
+    open_container,
+    packets,
+    reason_of,
+    safe_layout,
+)
 from dataset.video import seek
 
 TOLERANCE = Fraction(1, 20)  # seconds by which sound may come early or late before it is set right
@@ -96,7 +106,7 @@ def encoder_settings(encoder, context):
     codec = av.Codec(encoder, "w")
     rates = [OPUS_RATE] if encoder == "libopus" else codec.audio_rates or [context.sample_rate]
     rate = min(rates, key=lambda rate: abs(math.log(rate / max(1, context.sample_rate))))
-    channels = len(source_layout(context.layout).channels)
+    channels = source_layout(safe_layout(context)).nb_channels
     nearest = sorted(LAYOUTS, key=lambda number: (abs(number - channels), number))
     for number in nearest:
         try:
@@ -115,12 +125,11 @@ def source_layout(layout):
     """Return the AudioLayout that sound is taken to have: by its channels where it names none that can be mixed."""
     import av
 
-    if layout.nb_channels in GUESSED_LAYOUTS and (layout.name.endswith("channels") or "ambisonic" in layout.name):
-        # the first channel of ambisonic sound is what a single microphone hears
-        return av.AudioLayout("mono" if "ambisonic" in layout.name else GUESSED_LAYOUTS[layout.nb_channels])
+    if "ambisonic" in layout.name:
+        return av.AudioLayout("mono")  # its first channel is what a single microphone hears
     if layout.nb_channels > max(GUESSED_LAYOUTS):
-        return av.AudioLayout("mono" if "ambisonic" in layout.name else "stereo")  # of the first channels
-    return layout
+        return av.AudioLayout("stereo")  # of the first channels
+    return av.AudioLayout(GUESSED_LAYOUTS[layout.nb_channels]) if is_unnamed(layout) else layout
 
 
 # --- Tracks ---
@@ -246,7 +255,9 @@ def with_layout(frame):
     samples, channels = frame.to_ndarray(), frame.layout.nb_channels
     if not frame.format.is_planar:
         samples = samples.reshape(-1, channels).T
-    samples = samples[: layout.nb_channels]
+    names, wanted = ([channel.name for channel in one.channels] for one in (frame.layout, layout))
+    order = [names.index(name) for name in wanted] if set(wanted) <= set(names) else range(len(wanted))
+    samples = samples[list(order)]
     if not frame.format.is_planar:
         samples = samples.T.reshape(1, -1)
     new = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), frame.format.name, layout.name)

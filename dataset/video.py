@@ -149,7 +149,7 @@ def scan(path, start, end, callback, careful=False):
         if declared_frames > len(times) + damaged and not (start or end):
             notes.append(f"{path} is cut off: {len(times)} of {declared_frames} frames are there")
     if damaged:
-        notes.append(f"{path}: {count(damaged, 'damaged packet')} of its pictures left out")
+        notes.append(f"{path}: {count(damaged, 'damaged packet', ' of its pictures')} left out")
     if first.color_trc in HDR_NAMES:
         notes.append(f"{path} is HDR ({HDR_NAMES[first.color_trc]}): it is tone-mapped to SDR")
     orientation, coded_size = orientation_of(first), (first.height, first.width)
@@ -182,8 +182,9 @@ def check_sound(path, container, decoder):
     return sound, notes
 
 
-def count(number, thing):
-    return f"{number} {thing} is" if number == 1 else f"{number} {thing}s are"
+def count(number, thing, of=""):
+    """Return such as "1 damaged packet is" and "2 damaged packets of its pictures are"."""
+    return f"{number} {thing}{of} is" if number == 1 else f"{number} {thing}s{of} are"
 
 
 def frame_rates(stream):

@@ -17,12 +17,11 @@ from conftest import run, script_command, smooth_image
 from PIL import Image
 
 import dream_video
-from dataset.camera import Step, transform_view
+from dataset.camera import Step, close_loop, overlap, transform_view
 from dataset.cli import UserError
 from dataset.drift import statistics
 from dataset.images import read_image
 from dataset.video import constant_rate, read_frames, read_video
-from dream_video import close_loop, overlap
 
 TINY = ["--octaves", "1", "--steps", "1", "--layers", "conv2"]
 NTSC = Fraction(30000, 1001)
