@@ -158,15 +158,13 @@ class Clock:
 
     def correct(self, packet):
         """Shift the times of a packet, and note if it is the first after a jump."""
-        stamp = packet.dts if packet.dts is not None else packet.pts
-        if stamp is None:
-            return
         base, index = packet.time_base, packet.stream_index
-        time = stamp * base + self.shift
-        if index in self.last and (time < self.last[index] - BACK or time > self.next[index] + self.ahead):
-            self.shift += self.next[index] - time
-            time = self.next[index]
-        self.last[index], self.next[index] = time, time + (packet.duration or 0) * base
+        if packet.dts is not None:  # otherwise nothing is known: pictures are not shown in the order of their packets
+            time = packet.dts * base + self.shift
+            if index in self.last and (time < self.last[index] - BACK or time > self.next[index] + self.ahead):
+                self.shift += self.next[index] - time
+                time = self.next[index]
+            self.last[index], self.next[index] = time, time + (packet.duration or 0) * base
         ticks = round(self.shift / base)
         if ticks:
             packet.pts = None if packet.pts is None else packet.pts + ticks
