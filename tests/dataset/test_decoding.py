@@ -322,18 +322,16 @@ def test_what_takes_too_much_memory_is_refused_before_it_is_unpacked(tmp_path, m
 
 def test_the_first_page_that_is_no_preview_is_read_and_raw_photos_are_told(tmp_path):
     small, large = Image.new("RGB", (20, 10), "red"), Image.new("RGB", (200, 100), "blue")
-    small.save(tmp_path / "a.tif", save_all=True, append_images=[large], tiffinfo={254: 1})
-    data = bytearray((tmp_path / "a.tif").read_bytes())
-    assert read_image(tmp_path / "a.tif").shape in ((100, 200, 3), (10, 20, 3))
+    small.encoderinfo, large.encoderinfo = {"tiffinfo": {254: 1}}, {"tiffinfo": {254: 0}}
+    small.save(tmp_path / "a.tif", save_all=True, append_images=[large])
+    assert read_image(tmp_path / "a.tif").shape == (100, 200, 3)
+    small = Image.new("RGB", (20, 10), "red")
     small.save(tmp_path / "b.tif", tiffinfo={254: 1, 50706: b"\1\4\0\0"})
     with pytest.raises(ImageError, match="raw photo, of which only a preview of 20 x 10"):
         read_image(tmp_path / "b.tif")
-    for name, start in (
-        ("c.cr2", b"II\x2a\0\x10\0\0\0CR\2\0"),
-        ("d.raf", b"FUJIFILMCCD-RAW 0201"),
-        ("e.cr3", b"\0\0\0\x18ftypcrx \0\0\0\1"),
-    ):
-        (tmp_path / name).write_bytes(start + data)
+    cr2, cr3 = b"II\x2a\0\x10\0\0\0CR\2\0", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom"
+    for name, start in (("c.cr2", cr2), ("d.raf", b"FUJIFILMCCD-RAW 0201"), ("e.jpg", cr3)):
+        (tmp_path / name).write_bytes(start + (tmp_path / "b.tif").read_bytes())
         with pytest.raises(ImageError, match="a raw photo .*: develop it"):
             read_image(tmp_path / name)
 
