@@ -9,7 +9,7 @@
         for epoch in range(10):
             for images, labels in loader.epoch(epoch):               # float32 (32, 224, 224, 3) RGB 0..255; int32 (32,)
                 ...
-        loader.waited                                                # seconds spent waiting for batches so far
+        loader.data_seconds                                           # seconds spent waiting for batches so far
 
     with Loader(val, 32, size=224) as loader:                        # no augmentation: every picture once, in order,
         for images, labels in loader.epoch():                        # shorter side resized, centre cropped

@@ -19,11 +19,11 @@ class Loader:
 
     With an `augmentation` (training) an epoch is a shuffle of the folder in full batches, the rest of it dropped;
     without (evaluation) it is every picture once, in order. `size`: side of the square images, pixels. `rank` of
-    `ranks` processes that train together takes its share of each epoch, equally long for all when training.
+    `world_size` processes that train together takes its share of each epoch, equally long for all when training.
     `workers`: processes (None: all cores but one, at most 8). `prefetch`: batches kept ready. `report`: called with one
     line for each picture that cannot be read.
 
-    Attributes: `waited`, seconds that epoch() has waited for batches; `broken`, {path: what is wrong with it}.
+    Attributes: `data_seconds`, seconds that epoch() has waited for batches; `broken`, {path: what is wrong with it}.
     Close it, or use it in a `with`.
     """
 
@@ -36,17 +36,17 @@ class Loader:
         *,
         seed=0,
         rank=0,
-        ranks=1,
+        world_size=1,
         workers=None,
         prefetch=4,
         report=log,
     ):
-        if len(folder) < (ranks if augmentation else 1):
-            raise UserError(f"{len(folder)} pictures are too few for {ranks} processes")
+        if len(folder) < (world_size if augmentation else 1):
+            raise UserError(f"{len(folder)} pictures are too few for {world_size} processes")
         self.folder, self.report, self.prefetch = folder, report, prefetch
-        self.plan = Plan(folder.paths, batch_size, size, augmentation, seed, rank, ranks)
+        self.plan = Plan(folder.paths, batch_size, size, augmentation, seed, rank, world_size)
         self.workers = Workers("dataset.loader:decoder", self.plan, workers or min(8, max(1, cores() - 1)))
-        self.waited, self.broken = 0.0, {}
+        self.data_seconds, self.broken = 0.0, {}
         self.stream = None
 
     def __len__(self):
@@ -64,7 +64,7 @@ class Loader:
         for _ in range(start, len(self)):
             began = time.perf_counter()
             pixels, indices, broken = self.stream.take()
-            self.waited += time.perf_counter() - began
+            self.data_seconds += time.perf_counter() - began
             for path, line in broken:
                 if path not in self.broken:
                     self.broken[path] = line
@@ -159,14 +159,14 @@ class Plan:
     augmentation: Augmentation | None
     seed: int
     rank: int
-    ranks: int
+    world_size: int
 
     def order(self, epoch):
         """Indices into `paths`, as this rank sees them in this epoch."""
         if self.augmentation is None:
-            return np.arange(self.rank, len(self.paths), self.ranks)
+            return np.arange(self.rank, len(self.paths), self.world_size)
         shuffled = np.random.default_rng((self.seed, epoch)).permutation(len(self.paths))
-        return shuffled[self.rank :: self.ranks][: len(self.paths) // self.ranks]
+        return shuffled[self.rank :: self.world_size][: len(self.paths) // self.world_size]
 
     def rows(self, epoch, step):
         """Places in the order that make up a batch."""
@@ -175,8 +175,8 @@ class Plan:
     @property
     def length(self):
         if self.augmentation is None:
-            return len(range(self.rank, len(self.paths), self.ranks))
-        return len(self.paths) // self.ranks
+            return len(range(self.rank, len(self.paths), self.world_size))
+        return len(self.paths) // self.world_size
 
     @property
     def steps(self):
@@ -208,7 +208,7 @@ def decoder(plan):
             if plan.augmentation is None:
                 image = center_crop(image, plan.size)
             else:
-                rng = np.random.default_rng((plan.seed, epoch, place * plan.ranks + plan.rank))
+                rng = np.random.default_rng((plan.seed, epoch, place * plan.world_size + plan.rank))
                 image = plan.augmentation(image, rng, plan.size)
             pixels[row] = to_uint8(image)
         return pixels, used, errors

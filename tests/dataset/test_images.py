@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import noise_image
 from PIL import Image
 
 from dataset.images import ImageError, read_image, read_rgb, write_image
@@ -40,3 +41,16 @@ def test_only_formats_of_pictures_are_opened(tmp_path):
         read_rgb(tmp_path / "program.jpg")
     image.save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=[image])
     assert read_rgb(tmp_path / "phone.jpg").size == (8, 8)
+
+
+def test_sixteen_bits_are_scaled(tmp_path):
+    levels = np.linspace(0, 65535, 32 * 40).reshape(32, 40).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    assert np.allclose(read_image(tmp_path / "deep.png")[:, :, 0], levels / 257, atol=0.01)
+
+
+def test_exif_orientation(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6  # the camera was turned by 90 degrees
+    Image.fromarray(noise_image(30, 50)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").shape == (50, 30, 3)

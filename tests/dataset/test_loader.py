@@ -24,7 +24,7 @@ def test_an_epoch_shuffles_once_in_full_batches(tree):
         seen = sum(reds(first), [])
         assert len(set(seen)) == 16 and seen != sorted(seen)
         assert reds(loader.epoch(1)) != reds(first)
-        assert loader.waited > 0
+        assert loader.data_seconds > 0
 
 
 def test_batches_depend_on_seed_and_epoch_only(tmp_path):
@@ -61,7 +61,7 @@ def test_processes_that_train_together_share_an_epoch(tree):
     train, _ = read_folder(tree)
     parts = []
     for rank in range(2):
-        with Loader(train, 3, 8, Augmentation(), rank=rank, ranks=2, workers=1) as loader:
+        with Loader(train, 3, 8, Augmentation(), rank=rank, world_size=2, workers=1) as loader:
             parts.append(sum(reds(loader.epoch(2)), []))
     assert len(parts[0]) == len(parts[1]) == 9
     assert sorted(parts[0] + parts[1]) == list(range(0, 180, 10))
