@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that `--help` answers at once.
 """
 
 import argparse
+import codecs
 import difflib
 import os
 import signal
@@ -105,6 +106,9 @@ def run(main):
         raise SystemExit(128 + signum)
 
     signal.signal(signal.SIGTERM, terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="escape-names")
     try:
         status = main() or 0
         sys.stdout.flush()
@@ -121,6 +125,17 @@ def run(main):
     except MemoryError:
         status = print_error(script, "not enough memory; try a smaller picture (--max-size) or batch", 1)
     sys.exit(status)
+
+
+def escape_names(error):
+    """Let through what is no text in a file's name, and describe what the terminal cannot show."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error("escape-names", escape_names)
 
 
 def print_error(script, message, status, kind="error: "):

@@ -87,7 +87,7 @@ def fingerprint(folder, arrays, *settings):
     digest = hashlib.sha256(repr(settings).encode())
     for path in folder.paths:
         stat = os.stat(path)
-        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{path} {stat.st_size} {stat.st_mtime_ns}\n"))
     for path in sorted(arrays):
         digest.update(path.encode())
         digest.update(np.ascontiguousarray(arrays[path]))

@@ -1,10 +1,12 @@
-"""Writing a file whole or not at all, and digests of files."""
+"""Write a file whole or not at all, shorten names that no disk takes, and take digests of files."""
 
 import contextlib
 import hashlib
 import os
 import tempfile
 from pathlib import Path
+
+LONGEST_NAME = 255  # bytes; what every usual file system takes
 
 
 @contextlib.contextmanager
@@ -14,7 +16,8 @@ def atomic_write(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    # short: a name of LONGEST_NAME bytes has no room for more
+    handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix[:16], dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -25,6 +28,22 @@ def atomic_write(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def short_name(stem, end):
+    """Return the file name `stem` + `end`, its stem cut where the name is longer than LONGEST_NAME bytes.
+
+    A cut stem ends with a digest of the whole, so that two long names do not become one.
+    """
+    room = LONGEST_NAME - len(os.fsencode(end))
+    stem_bytes = os.fsencode(stem)
+    if len(stem_bytes) <= room:
+        return stem + end
+    mark = "~" + hashlib.sha256(stem_bytes).hexdigest()[:8]
+    kept = os.fsdecode(stem_bytes[: room - len(mark)])
+    while kept and "\udc80" <= kept[-1] <= "\udcff":  # half a character
+        kept = kept[:-1]
+    return kept + mark + end
 
 
 def file_digest(path, digest):

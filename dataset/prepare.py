@@ -31,9 +31,9 @@ from PIL import Image, ImageOps
 from dataset import plots
 from dataset.cli import Parser, UsageError, UserError, log, progress, run, whole_number
 from dataset.duplicates import ImageInfo, describe, find_duplicates
-from dataset.files import atomic_write
-from dataset.folder import list_tree
-from dataset.images import SUFFIXES, ImageError, read_rgb, write_image
+from dataset.files import atomic_write, short_name
+from dataset.folder import check_spelling, composed, is_image, list_tree
+from dataset.images import ImageError, read_rgb, write_image
 from dataset.scan_cache import ScanCache
 from dataset.workers import Workers, cores
 
@@ -117,11 +117,12 @@ def list_sources(raws, output):
     for raw in raws:
         check_apart(Path(raw), output)
         entries = list_tree(raw)
+        check_spelling([entry for entry in entries if entry.class_name])
         split_of.setdefault(any(entry.split for entry in entries), raw)
         for entry in entries:
             path = os.path.join(raw, entry.path)
             if not entry.class_name:
-                strays += Path(path).suffix.lower() in SUFFIXES
+                strays += is_image(path)
             elif (real := os.path.realpath(path)) not in seen:
                 seen.add(real)
                 status = os.stat(path)
@@ -131,11 +132,11 @@ def list_sources(raws, output):
         raise UsageError(f"{split_of[True]} has train/ and val/, {split_of[False]} has not: prepare them one by one")
     if not sources:
         raise UserError(f"{raws[0]}: no class folders; put pictures in {raws[0]}/<class>/")
-    check_classes({source.class_name for source in sources})
+    check_case({source.class_name for source in sources})
     return sources, strays
 
 
-def check_classes(classes):
+def check_case(classes):
     """Raise UserError where two classes would share a folder on a disk that takes upper for lower case."""
     names = {}
     for name in sorted(classes):
@@ -154,11 +155,11 @@ def target_of(entry, taken):
     parts = entry.path.split("/")
     stem = "-".join(parts[2 if entry.split else 1 :]).rsplit(".", 1)[0].lstrip(".")
     folder = "/".join(part for part in (entry.split, entry.class_name) if part)
-    number, target = 1, f"{folder}/{stem}.jpg"
-    while target.casefold() in taken:
+    number, target = 1, f"{folder}/{short_name(stem, '.jpg')}"
+    while composed(target).casefold() in taken:
         number += 1
-        target = f"{folder}/{stem}-{number}.jpg"
-    taken.add(target.casefold())
+        target = f"{folder}/{short_name(stem, f'-{number}.jpg')}"
+    taken.add(composed(target).casefold())
     return target
 
 
@@ -255,7 +256,10 @@ def places_apart(source, original):
 
 
 def write_report(path, sources, left_out):
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with (
+        atomic_write(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["picture", "class", "split", "reason", "detail", "twin"])
         for source in sources:

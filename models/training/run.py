@@ -1,6 +1,7 @@
 """A training run, and how it is kept on disk: begun, saved and resumed."""
 
 import argparse
+import os
 import shlex
 import shutil
 import sys
@@ -84,7 +85,7 @@ def start_or_resume(run):
             )
         shutil.rmtree(args.run, ignore_errors=True)
         with atomic_write(args.run / "command") as temporary:
-            temporary.write_text(shlex.join(["python", *sys.argv]) + "\n")
+            temporary.write_bytes(os.fsencode(shlex.join(["python", *sys.argv])) + b"\n")
     if args.resume:  # the other machines need no copy of the file
         checkpoints.broadcast(run.net, optimizers, run.group)
         numbers = [run.state.epoch, run.state.step] if run.first else [0, 0]
@@ -98,7 +99,7 @@ def settings_of(args, net, train_set):
     settings = {name: getattr(args, name) for name in names}
     settings |= {"model": net.metadata.model, "aux": net.metadata.aux, "base": net.metadata.source_sha256}
     images = "".join(f"{path} {label}" for path, label in zip(train_set.paths, train_set.labels, strict=True))
-    settings |= {"augmentation": repr(args.augmentation), "pictures": zlib.crc32(images.encode())}
+    settings |= {"augmentation": repr(args.augmentation), "pictures": zlib.crc32(os.fsencode(images))}
     return settings
 
 
