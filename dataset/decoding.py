@@ -99,7 +99,7 @@ def is_animation(path):
 @contextlib.contextmanager
 def opened(path):
     """Yield the PIL image of a file, not yet loaded. Whatever goes wrong in the block becomes an ImageError."""
-    try:
+    with image_errors(path):
         formats = check_kind(path)
         with warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore")  # damaged EXIF is not worth a warning: the pixels count
@@ -107,6 +107,13 @@ def opened(path):
                 if image.format == "TIFF":
                     to_largest_page(path, image)
                 yield image
+
+
+@contextlib.contextmanager
+def image_errors(path):
+    """Turn whatever is raised in the block into an ImageError about a file, one line that names it."""
+    try:
+        yield
     except UserError:
         raise
     except FileNotFoundError:

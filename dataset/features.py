@@ -110,6 +110,7 @@ class FeatureLoader:
         paths = tuple(folder.paths[i] for i in self.rows)
         self.plan = Plan(paths, batch_size, 0, augmentation, seed, rank, world_size)
         self.data_seconds = 0.0
+        self.broken = dict.fromkeys(set(folder.paths) - set(paths), "it cannot be read")
 
     def __len__(self):
         return self.plan.steps

@@ -1,10 +1,13 @@
 """Write a file whole or not at all, shorten names that no disk takes, and take digests of files."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
 from pathlib import Path
+
+from dataset.cli import UserError
 
 LONGEST_NAME = 255  # bytes; what every usual file system takes
 
@@ -28,6 +31,25 @@ def atomic_write(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path):
+    """Raise UserError if no file can be written at `path`: its name is too long, or its folder cannot be written to."""
+    path = Path(path)
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise UserError(f"{path}: the name is longer than {LONGEST_NAME} bytes")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder")
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise UserError(f"{path}: {folder} is a file, not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: no permission to write in {folder}")
+
+
+def disk_error(error):
+    """Return whether an OSError is about the whole disk, so that no other file can be written either."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
 def short_name(stem, end):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.cli import UserError, log
+from dataset.cli import UserError, error_text, log
 from dataset.filetypes import identify
 from dataset.images import SUFFIXES
 
@@ -179,8 +179,14 @@ def find_files(root):
         if real in seen:
             return
         seen.add(real)
-        with os.scandir(folder) as entries:
-            entries = [entry for entry in entries if not is_skipped(entry.name)]
+        try:
+            with os.scandir(folder) as entries:
+                entries = [entry for entry in entries if not is_skipped(entry.name)]
+        except OSError as error:
+            if not relative:
+                raise
+            log(f"{error_text(error, folder)}; it is left out")
+            return
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_symlink():
                 links.append(relative + entry.name)

@@ -29,15 +29,18 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dataset import plots
-from dataset.cli import Parser, UsageError, UserError, log, progress, run, whole_number
+from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, progress, run, whole_number
+from dataset.decoding import BYTES_PER_PIXEL, MEMORY_LIMIT
 from dataset.duplicates import ImageInfo, describe, find_duplicates
-from dataset.files import atomic_write, short_name
+from dataset.files import atomic_write, disk_error, short_name
 from dataset.folder import check_spelling, composed, is_image, list_tree
-from dataset.images import ImageError, read_rgb, write_image
+from dataset.images import SUFFIXES, ImageError, read_rgb, write_image
 from dataset.scan_cache import ScanCache
 from dataset.workers import Workers, cores
 
 FEW = 20  # pictures in a class
+FAULTS = {"broken", "too large", "no permission", "no such file", "needs pillow-heif", "cannot be read"}  # status 1
+NAMED = 20  # faults that are told one by one
 SHEET_ROWS, SHEET_COLUMNS, CELL = 60, 4, 120  # of left-out.jpg; CELL in pixels, for each picture of a pair
 SHOWN_REASONS = ["near-duplicate", "too small", "identical pixels", "identical file"]  # the first are to be looked at
 
@@ -61,7 +64,7 @@ def parse_arguments(arguments=None):
     add(
         "--max-megapixels",
         type=whole_number(1, 1000),
-        default=128,
+        default=MEMORY_LIMIT // BYTES_PER_PIXEL // 1_000_000,
         help="leave out what has more: decompression bombs",
     )
     add("--report", action="store_true", help="only look and report; write no pictures")
@@ -96,6 +99,7 @@ def main(arguments=None):
     log(f"{args.output}: {len(sources) - len(left_out):,} pictures, {time.perf_counter() - began:.0f} s", args.quiet)
     if len(left_out) == len(sources):
         raise UserError(f"no picture is left; see {args.output / 'report.csv'}")
+    return print_faults(sources, left_out)
 
 
 # --- What there is ---
@@ -125,15 +129,22 @@ def list_sources(raws, output):
                 strays += is_image(path)
             elif (real := os.path.realpath(path)) not in seen:
                 seen.add(real)
-                status = os.stat(path)
-                stamp = f"{status.st_size} {status.st_mtime_ns}"
-                sources.append(Source(path, entry.split, entry.class_name, target_of(entry, taken), stamp))
+                target, stamp = target_of(entry, taken), stamp_of(path)
+                sources.append(Source(path, entry.split, entry.class_name, target, stamp))
     if len(split_of) == 2:
         raise UsageError(f"{split_of[True]} has train/ and val/, {split_of[False]} has not: prepare them one by one")
     if not sources:
         raise UserError(f"{raws[0]}: no class folders; put pictures in {raws[0]}/<class>/")
     check_case({source.class_name for source in sources})
     return sources, strays
+
+
+def stamp_of(path):
+    try:
+        status = os.stat(path)
+    except OSError:  # gone since it was listed; what is wrong is told when it is read
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def check_case(classes):
@@ -187,19 +198,27 @@ def processor(args):
     def handle(task):
         path, target = task
         try:
-            image = read_rgb(path, args.max_megapixels * 1_000_000)
+            return read_and_write(path, args.output / target, args)
         except ImageError as error:
             return ImageInfo(error.reason, str(error).removeprefix(f"{path}: "))
         except MemoryError:
-            return ImageInfo("too large", "not enough memory to decode it")
-        if min(image.size) < args.min_size:
-            return ImageInfo("too small", f"{image.width} x {image.height}")
-        if not args.report:
-            resized = resize_to_fit(image, args.size, args.fit)
-            write_image(args.output / target, np.asarray(resized, np.float32), quality=args.quality)
-        return describe(path, image)
+            return ImageInfo("too large", "not enough memory")
+        except OSError as error:
+            if disk_error(error):
+                raise
+            return ImageInfo("cannot be read", error_text(error))
 
     return handle
+
+
+def read_and_write(path, target, args):
+    image = read_rgb(path, args.max_megapixels * 1_000_000)
+    if min(image.size) < args.min_size:
+        return ImageInfo("too small", f"{image.width} x {image.height}")
+    if not args.report:
+        resized = resize_to_fit(image, args.size, args.fit)
+        write_image(target, np.asarray(resized, np.float32), quality=args.quality)
+    return describe(path, image)
 
 
 def resize_to_fit(image, size, how):
@@ -340,6 +359,22 @@ def print_table(sources, left_out, strays, args):
     print_sizes(sizes)
     if left_out:
         print(f"see {args.output / 'report.csv'}")
+
+
+def print_faults(sources, left_out):
+    """Print what is wrong with files that were meant to be images; returns the exit status, 1 if there are any."""
+    faults = [source.path for source in sources if source.path in left_out and is_fault(source, left_out)]
+    for path in faults[:NAMED]:
+        print_error("prepare.py", f"{path}: {left_out[path].detail}", 1)
+    if len(faults) > NAMED:
+        print_error("prepare.py", f"{len(faults) - NAMED:,} more could not be read; see report.csv", 1)
+    return 1 if faults else 0
+
+
+def is_fault(source, left_out):
+    """Return whether a file that is left out is a damaged image, rather than none, a small one or a duplicate."""
+    reason = left_out[source.path].reason
+    return reason in FAULTS or (reason == "not a picture" and Path(source.path).suffix.lower() in SUFFIXES)
 
 
 def print_sizes(sizes):
