@@ -5,6 +5,8 @@ decode() is the only place where image files are opened, and whatever Pillow rai
 
 import contextlib
 import math
+import os
+import sys
 import warnings
 from dataclasses import dataclass
 
@@ -101,12 +103,27 @@ def opened(path):
     """Yield the PIL image of a file, not yet loaded. Whatever goes wrong in the block becomes an ImageError."""
     with image_errors(path):
         formats = check_kind(path)
-        with warnings.catch_warnings(), open(path, "rb") as file:
+        silenced = libtiff_silenced() if "TIFF" in formats else contextlib.nullcontext()
+        with warnings.catch_warnings(), silenced, open(path, "rb") as file:
             warnings.simplefilter("ignore")  # damaged EXIF is not worth a warning: the pixels count
             with Image.open(file, formats=formats) as image:
                 if image.format == "TIFF":
                     to_largest_page(path, image)
                 yield image
+
+
+@contextlib.contextmanager
+def libtiff_silenced():
+    """Keep off the terminal what libtiff, a library in C, writes there of broken files; we report those ourselves."""
+    sys.stderr.flush()
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 @contextlib.contextmanager
