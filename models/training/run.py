@@ -68,13 +68,7 @@ def start_or_resume(run):
     optimizers = [optimizer for optimizer, _, _ in run.optimizers]
     if run.first and args.resume:
         stored = checkpoints.read_state(file)
-        differing = [key for key, value in run.settings.items() if stored["settings"].get(key) != value]
-        if differing:
-            key = differing[0]
-            raise UsageError(
-                f"--resume: the run was begun with another {key.replace('_', ' ')}: "
-                f"{stored['settings'].get(key)}, not {run.settings[key]}"
-            )
+        check_same(args.folder, stored, run.settings, list(run.net.classes))
         checkpoints.restore(file, run.net, optimizers)
         run.state = State.from_json(stored["state"])
     elif run.first:
@@ -92,6 +86,24 @@ def start_or_resume(run):
         run.state.epoch, run.state.step = mx.distributed.all_sum(mx.array(numbers), group=run.group).tolist()
 
 
+def check_same(folder, stored, settings, classes):
+    """Raise UsageError where a run is resumed with other settings, classes or images than those of its checkpoint."""
+    then = stored.get("classes")
+    if then and then != classes:
+        changes = {"new": sorted(set(classes) - set(then)), "gone": sorted(set(then) - set(classes))}
+        words = "; ".join(f"{word}: {', '.join(names)}" for word, names in changes.items() if names)
+        raise UsageError(
+            f"--resume: the run was begun with {len(then)} classes, now there are {len(classes)} ({words})"
+        )
+    for key, value in settings.items():
+        before = stored["settings"].get(key)
+        if before == value:
+            continue
+        if key == "pictures":  # a checksum, which would tell nobody anything
+            raise UsageError(f"--resume: the pictures in {folder} are not those that the run was begun with")
+        raise UsageError(f"--resume: the run was begun with another {key.replace('_', ' ')}: {before}, not {value}")
+
+
 def settings_of(args, net, train_set):
     """Return what decides about the weights of a run."""
     names = ("epochs", "batch_size", "optimizer", "lr", "head_lr", "momentum", "weight_decay", "schedule", "warmup")
@@ -105,6 +117,6 @@ def settings_of(args, net, train_set):
 
 def save(run):
     if run.first:
-        state = {"settings": run.settings, "state": run.state.to_json()}
+        state = {"settings": run.settings, "state": run.state.to_json(), "classes": list(run.net.classes)}
         optimizers = [optimizer for optimizer, _, _ in run.optimizers]
         checkpoints.write(run.args.run / "checkpoint.npz", run.net, optimizers, state)
