@@ -287,6 +287,9 @@ def test_large_images_are_reduced_while_they_are_decoded(tmp_path, monkeypatch):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(levels).save(tmp_path / "f.jpg", quality=95, exif=exif)
+    Image.fromarray(levels).save(tmp_path / "g.webp", quality=95)
+    Image.fromarray(np.dstack([levels, alpha])).save(tmp_path / "h.webp", quality=95)
+    Image.fromarray(np.dstack([levels, alpha])).save(tmp_path / "i.webp", lossless=True)
     for path in sorted(tmp_path.iterdir()):
         whole = read_image_and_alpha(path, max_size=40)
         with monkeypatch.context() as patch:
