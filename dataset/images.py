@@ -12,8 +12,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dataset.cli import UserError
-from dataset.decoding import ImageError, check_memory, decode, image_errors, opened
+from dataset.decoding import check_memory, decode
 from dataset.files import atomic_write, check_place
+from dataset.opening import ImageError, image_errors, opened
 
 __all__ = ["ImageError", "read_image", "read_image_and_alpha", "read_rgb", "resize_image", "to_uint8", "write_image"]
 
