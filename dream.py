@@ -51,7 +51,7 @@ import numpy as np
 from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, progress, run, whole_number
 from dataset.color import LUMA
 from dataset.decoding import is_animation
-from dataset.files import disk_error, short_name
+from dataset.files import disk_error, shorten
 from dataset.folder import expand
 from dataset.images import check_writable, read_image_and_alpha, resize_image, resize_linear, write_image
 
@@ -326,7 +326,7 @@ def find_inputs(args):
 
 def output_paths(inputs, output, kind="dream"):
     """Return where each image's dream goes. Raises UsageError if that would be an input, or twice the same."""
-    names = [place.with_name(short_name(place.stem, f"_{kind}.png")) for _, place in inputs]
+    names = [place.with_name(shorten(place.stem, f"_{kind}.png")) for _, place in inputs]
     if output and (len(inputs) > 1 or output.is_dir() or not output.suffix):
         paths = [output / name for name in names]
     else:

@@ -7,6 +7,7 @@ Every finished frame is kept in <out>.frames/ until the video is written: the sa
 """
 
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -23,12 +24,14 @@ import numpy as np
 
 from dataset.camera import Step, plan_zoom, read_schedule, transform_view
 from dataset.cli import Parser, UsageError, UserError, log, number, progress, run, whole_number
+from dataset.container import VideoError
 from dataset.drift import high_pass, match_statistics, restore_detail, statistics
-from dataset.files import sha256
+from dataset.files import sha256, shorten
 from dataset.flow import is_scene_cut, need_opencv, warp
-from dataset.frames import frame_path, keep_frame, remove, resume_frames
-from dataset.images import SUFFIXES, check_writable, read_image, resize_to, to_uint8, write_image
-from dataset.video import FORMATS, constant_rate, has_sound, read_frames, read_video, video_writer
+from dataset.frames import finished_frames, frame_path, keep_frame, remove, resume_frames
+from dataset.images import check_writable, read_image, resize_to, to_uint8, write_image
+from dataset.video import constant_rate, is_video, read_frames, read_video, without_sound
+from dataset.video_writer import FORMATS, has_sound, keeps_pixel_shape, video_writer
 from dream import deepdream
 
 ZOOM_DEFAULTS = {"octaves": 2, "steps": 4}  # a zoom dreams on the same frame again and again
@@ -116,8 +119,26 @@ def video_frames(net, images, options, blend, flow, hold, start=0, state=None):
         before = image
 
 
-def make_video(args, folder, frames, timing, finished, total, recipe, source=None):
+def make_video(args, folder, frames, timing, finished, total, recipe, size, source=None):
     """Write the video of `total` frames: the `finished` ones kept in `folder`, then the states that `frames` yields.
+
+    size: (height, width) of the frames. source: the Video that they are of, with the sound to be kept.
+    """
+    options = {"quality": 75 if args.quality is None else args.quality, "text": recipe}
+    options |= {"size": size, "tell": lambda text: log(text, args.quiet)}
+    try:
+        video = encode_frames(args, folder, frames, timing, finished, total, options | {"source": source})
+    except VideoError as error:
+        if not source or not source.sound or finished_frames(folder) < total:
+            raise
+        # all is dreamed, and nothing of it may be lost to a sound track
+        log(f"{args.output}: written without sound, which failed: {error.reason}", args.quiet)
+        video = encode_frames(args, folder, [], timing, total, total, options | {"source": without_sound(source)})
+    replace(video, args.output)
+
+
+def encode_frames(args, folder, frames, timing, finished, total, options):
+    """Dream and encode what is missing, and return the path of the video in `folder`; options: of video_writer().
 
     A thread keeps and encodes each frame while the next is dreamed.
     """
@@ -145,7 +166,7 @@ def make_video(args, folder, frames, timing, finished, total, recipe, source=Non
 
     layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
     with (
-        video_writer(video, timing, 75 if args.quality is None else args.quality, recipe, source) as write,
+        video_writer(video, timing, **options) as write,
         ThreadPoolExecutor(1) as thread,
         progress(total, args.quiet, initial=finished, desc=args.output.name, unit="frame", bar_format=layout) as bar,
     ):
@@ -155,7 +176,7 @@ def make_video(args, folder, frames, timing, finished, total, recipe, source=Non
             job = thread.submit(keep_and_encode, n, state)
             bar.update()
         job.result()
-    replace(video, args.output)
+    return video
 
 
 def replace(video, output):
@@ -288,26 +309,12 @@ def parse_arguments(arguments=None):
         parser.set_defaults(**FRAME_CLASS_DEFAULTS)
     args = parser.parse_args(arguments)
     args.film = is_video(args.source)
-    args.output = args.output or Path(f"{args.source.stem}_dream.mp4")
+    args.output = args.output or Path(shorten(args.source.stem, "_dream.mp4"))
     for action in (zoom if args.film else video)._group_actions:
         if getattr(args, action.dest) != action.default and str(getattr(args, action.dest)) != str(action.default):
             kind = "film" if args.film else "picture"
             parser.error(f"{action.option_strings[0]} is not for a {kind}, and {args.source} is one")
     return args, {name: parser.get_default(name) for name in vars(args)}
-
-
-def is_video(path):
-    """Tell by its suffix whether a file is a video rather than an image; a .gif is a video if it moves."""
-    suffix = path.suffix.lower()
-    if suffix != ".gif" or not path.exists():
-        return suffix not in SUFFIXES
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.is_animated
-    except OSError:
-        return False  # what is wrong with it is told when it is read
 
 
 def main(arguments=None):
@@ -322,7 +329,7 @@ def main(arguments=None):
         options["layers"] = [net.metadata.layer]  # the network's own, which has to be named to be blended
     targets = parse_targets(net, [*(options["layers"] or []), *scheduled], args.classes)
     video = open_video(args) if args.film else None
-    image = next(read_resized(video, args)) if video else load_image(args)
+    image = first_frame(video, args) if video else load_image(args)
     sizes = octave_sizes(net, image.shape, targets, args.octaves, args.octave_scale)
     if len(sizes) < args.octaves:
         log(f"{len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
@@ -331,7 +338,7 @@ def main(arguments=None):
     if not args.quiet:
         models.advise(net.path)
 
-    folder = args.output.with_name(args.output.name + ".frames")
+    folder = args.output.with_name(shorten(args.output.name, ".frames"))
     with resume_frames(folder, resume_key(args, net), args.restart, plain(defaults)) as (finished, state):
         # the tiles, too, are those of the first frame, however much memory is free when this is resumed
         state.setdefault("tile", args.tile or tile_size(net, targets))
@@ -341,12 +348,13 @@ def main(arguments=None):
         else:
             timing, total, frames = plan_zoom_frames(net, args, options, image, schedule, finished, state)
         try:
-            make_video(args, folder, frames, timing, finished, total, to_text(recipe_of(args, net)), video)
+            recipe = to_text(recipe_of(args, net))
+            make_video(args, folder, frames, timing, finished, total, recipe, image.shape[:2], video)
         except (KeyboardInterrupt, SystemExit):
             log(f"finished frames are kept in {folder}: the same command continues", args.quiet)
             raise
-        except OSError as error:
-            reason = error.strerror or error
+        except (OSError, VideoError) as error:
+            reason = getattr(error, "reason", None) or error.strerror or error
             raise UserError(f"{reason}: finished frames are kept in {folder}; the same command continues") from None
         shutil.rmtree(folder)
     print(args.output)
@@ -375,9 +383,8 @@ def open_video(args):
         need_opencv()
     with progress(None, args.quiet, desc=f"reading {args.source.name}", unit="frame", delay=1) as bar:
         video = read_video(args.source, args.start, args.end, bar.update)
-    there = len(video.timing.times)
-    if video.declared_frames > there and not (args.start or args.end):
-        log(f"{args.source} is cut off: {there} of {video.declared_frames} frames are there", args.quiet)
+    for note in video.notes:
+        log(note, args.quiet)
     if video.sound and not has_sound(args.output):
         log(f"the sound is left out: {args.output} cannot hold any", args.quiet)
     return video
@@ -385,7 +392,15 @@ def open_video(args):
 
 def read_resized(video, args):
     """Yield the frames of a video at the size that was asked for."""
-    return (resize_to(image, None, args.width, args.max_size)[0] for image in read_frames(video))
+    images = read_frames(video, square=not keeps_pixel_shape(args.output))
+    return (resize_to(image, None, args.width, args.max_size)[0] for image in images)
+
+
+def first_frame(video, args):
+    """Return the first frame of a video at the size that was asked for."""
+    for image in read_resized(video, args):
+        return image
+    raise UserError(f"{args.source}: its frames cannot be read a second time: has it changed?")
 
 
 def load_image(args):
@@ -428,6 +443,13 @@ def check_output(args):
         raise UsageError(f"{output} holds more than frames of a film: give another folder with -o")
     if args.preview:
         check_writable(args.preview)
+        if not os.access(existing_parent(args.preview), os.W_OK):
+            raise UserError(f"{args.preview}: no permission to write there")
+
+
+def existing_parent(path):
+    """Return the nearest folder above a path that exists."""
+    return next(parent for parent in path.absolute().parents if parent.exists())
 
 
 def is_frame(path):

@@ -75,6 +75,18 @@ def decode(path, target=None, max_pixels=None):
         return Decoded(color, alpha, size, is_animated(image))
 
 
+def decode_frames(path):
+    """Yield (Decoded, milliseconds that it is shown) of each frame of an animation. Raises ImageError."""
+    with opened(path) as image:
+        check_memory(path, image, image.size)
+        first = 1 if image.info.get("default_image") else 0  # of an APNG: what is shown where nothing moves
+        for n in range(first, image.n_frames):
+            image.seek(n)
+            image.load()
+            color, alpha = convert(image, None, None, 1)
+            yield Decoded(color, alpha, color.size, True), float(image.info.get("duration", 0))
+
+
 def is_animation(path):
     """Return whether an image file holds more than one frame to be shown in turn. Raises ImageError."""
     with opened(path) as image:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dataset.cli import UserError
 
-LONGEST_NAME = 255  # bytes; what every usual file system takes
+NAME_BYTES = 255  # bytes; what every usual file system takes
 
 
 @contextlib.contextmanager
@@ -19,7 +19,7 @@ def atomic_write(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # short: a name of LONGEST_NAME bytes has no room for more
+    # short: a name of NAME_BYTES bytes has no room for more
     handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix[:16], dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -36,8 +36,8 @@ def atomic_write(path):
 def check_place(path):
     """Raise UserError if no file can be written at `path`: its name is too long, or its folder cannot be written to."""
     path = Path(path)
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise UserError(f"{path}: the name is longer than {LONGEST_NAME} bytes")
+    if len(os.fsencode(path.name)) > NAME_BYTES:
+        raise UserError(f"{path}: the name is longer than {NAME_BYTES} bytes")
     if path.is_dir():
         raise UserError(f"{path}: is a folder")
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
@@ -52,12 +52,12 @@ def disk_error(error):
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
-def short_name(stem, end):
-    """Return the file name `stem` + `end`, its stem cut where the name is longer than LONGEST_NAME bytes.
+def shorten(stem, end):
+    """Return the file name `stem` + `end`, its stem cut where the name is longer than NAME_BYTES bytes.
 
     A cut stem ends with a digest of the whole, so that two long names do not become one.
     """
-    room = LONGEST_NAME - len(os.fsencode(end))
+    room = NAME_BYTES - len(os.fsencode(end))
     stem_bytes = os.fsencode(stem)
     if len(stem_bytes) <= room:
         return stem + end

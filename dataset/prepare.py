@@ -32,7 +32,7 @@ from dataset import plots
 from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, progress, run, whole_number
 from dataset.decoding import BYTES_PER_PIXEL, MEMORY_LIMIT
 from dataset.duplicates import ImageInfo, describe, find_duplicates
-from dataset.files import atomic_write, disk_error, short_name
+from dataset.files import atomic_write, disk_error, shorten
 from dataset.folder import check_spelling, composed, is_image, list_tree
 from dataset.images import SUFFIXES, ImageError, read_rgb, write_image
 from dataset.scan_cache import ScanCache
@@ -166,10 +166,10 @@ def target_of(entry, taken):
     parts = entry.path.split("/")
     stem = "-".join(parts[2 if entry.split else 1 :]).rsplit(".", 1)[0].lstrip(".")
     folder = "/".join(part for part in (entry.split, entry.class_name) if part)
-    number, target = 1, f"{folder}/{short_name(stem, '.jpg')}"
+    number, target = 1, f"{folder}/{shorten(stem, '.jpg')}"
     while composed(target).casefold() in taken:
         number += 1
-        target = f"{folder}/{short_name(stem, f'-{number}.jpg')}"
+        target = f"{folder}/{shorten(stem, f'-{number}.jpg')}"
     taken.add(composed(target).casefold())
     return target
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from dataset.files import atomic_write, short_name
+from dataset.files import atomic_write, shorten
 
 
 def test_a_name_of_255_bytes_can_be_written(tmp_path):
@@ -21,9 +21,9 @@ def test_a_name_of_255_bytes_can_be_written(tmp_path):
 
 def test_long_names_are_cut_between_characters_and_stay_different():
     for stem in ("a" * 300, "\u00e4" * 200, "\U0001f40c" * 99, "x" * 240 + "\udce9" * 20):
-        name = short_name(stem, "_dream.png")
+        name = shorten(stem, "_dream.png")
         assert 250 <= len(os.fsencode(name)) <= 255 and name.endswith("_dream.png")
-        assert name != short_name(stem + "b", "_dream.png")
+        assert name != shorten(stem + "b", "_dream.png")
         if "\udce9" not in stem:
             name.encode()  # no half characters
-    assert short_name("photo", "_dream.png") == "photo_dream.png"
+    assert shorten("photo", "_dream.png") == "photo_dream.png"
