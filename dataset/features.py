@@ -87,7 +87,7 @@ def fingerprint(folder, arrays, *settings):
     digest = hashlib.sha256(repr(settings).encode())
     for path in folder.paths:
         stat = os.stat(path)
-        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{path} {stat.st_size} {stat.st_mtime_ns}\n"))
     for path in sorted(arrays):
         digest.update(path.encode())
         digest.update(np.ascontiguousarray(arrays[path]))
@@ -110,6 +110,7 @@ class FeatureLoader:
         paths = tuple(folder.paths[i] for i in self.rows)
         self.plan = Plan(paths, batch_size, 0, augmentation, seed, rank, world_size)
         self.data_seconds = 0.0
+        self.broken = dict.fromkeys(set(folder.paths) - set(paths), "it cannot be read")
 
     def __len__(self):
         return self.plan.steps

@@ -161,7 +161,7 @@ def write(path, arrays, metadata, dtype="float16"):
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is none of {DTYPES}")
     text = json.dumps(metadata.replace(dtype=dtype).to_dict(), ensure_ascii=False)
-    entries = {METADATA: np.frombuffer(text.encode(), np.uint8)}
+    entries = {METADATA: np.frombuffer(text.encode("utf-8", "backslashreplace"), np.uint8)}
     for key, array in arrays.items():
         array = np.asarray(array)
         if not np.isfinite(array).all():
