@@ -172,10 +172,11 @@ class Clock:
 
 
 class Decoder:
-    """Decodes packets; `damaged` counts, for each stream, those that could not be, `frames` what came of the others."""
+    """Decodes packets, and counts for each stream: those `damaged`, that could not be decoded, those `incomplete`, that
+    the container marks as such, and the `frames` that came of all."""
 
     def __init__(self):
-        self.damaged, self.frames = collections.Counter(), collections.Counter()
+        self.damaged, self.incomplete, self.frames = (collections.Counter() for _ in range(3))
 
     def decode(self, stream, packet):
         """Return the frames that a packet completes; packet None empties the decoder."""
@@ -188,6 +189,7 @@ class Decoder:
                 self.damaged[stream.index] += 1
             return []
         self.frames[stream.index] += len(frames)
+        self.incomplete[stream.index] += packet is not None and packet.is_corrupt
         if stream.type == "audio":
             for frame in frames:
                 safe_layout(frame)

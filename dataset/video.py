@@ -62,7 +62,6 @@ class Video:
     cut: bool  # whether there is something before `begin` that is not wanted
     sound: tuple  # the indices of the sound tracks that can be decoded
     damaged_sound: bool
-    careful: bool  # whether frames are damaged: then one thread decodes, so that they look the same each time
     animation: bool  # whether Pillow reads it
     notes: tuple  # what the user should know, a line each
 
@@ -107,10 +106,7 @@ def read_video(path, start=None, end=None, callback=None):
     kind, name = identify_or_nothing(path)
     if kind == "image" and name != "GIF":
         return read_animation(path, start, end, callback)
-    video = scan(path, start, end, callback)
-    if video.careful:  # once more: what damaged frames look like must not depend on threads
-        video = scan(path, start, end, None, careful=True)
-    return video
+    return scan(path, start, end, callback)
 
 
 def identify_or_nothing(path):
@@ -121,7 +117,7 @@ def identify_or_nothing(path):
         return "", ""
 
 
-def scan(path, start, end, callback, careful=False):
+def scan(path, start, end, callback):
     """Decode all that is wanted of a video once; returns the Video."""
     with one_line(path, "broken film"), open_container(path) as container:
         stream = choose_stream(path, container)
@@ -130,7 +126,7 @@ def scan(path, start, end, callback, careful=False):
         base, rates = stream.time_base, frame_rates(stream)
         shape, declared_frames = stream.sample_aspect_ratio, stream.frames
         decoder, first, times, last = Decoder(), None, [], 0
-        for time, frame in decode(container, stream, begin, stop, decoder, careful, sound=True):
+        for time, frame in decode(container, stream, begin, stop, decoder, sound=True):
             if first is None:
                 check_size(path, frame.width, frame.height)
                 first = frame
@@ -150,6 +146,9 @@ def scan(path, start, end, callback, careful=False):
             notes.append(f"{path} is cut off: {len(times)} of {declared_frames} frames are there")
     if damaged:
         notes.append(f"{path}: {count(damaged, 'damaged packet', ' of its pictures')} left out")
+    if incomplete := decoder.incomplete[stream.index]:
+        packets_are = count(incomplete, "packet", " of its pictures")
+        notes.append(f"{path}: {packets_are} incomplete, and shown as far as can be")
     if first.color_trc in HDR_NAMES:
         notes.append(f"{path} is HDR ({HDR_NAMES[first.color_trc]}): it is tone-mapped to SDR")
     orientation, coded_size = orientation_of(first), (first.height, first.width)
@@ -161,7 +160,7 @@ def scan(path, start, end, callback, careful=False):
     timing = time_frames(times, last, base, rates)
     return Video(
         *(path, timing, size, coded_size, orientation, shape, begin, stop, bool(start), tuple(sound)),
-        *(damaged_sound, damaged > 0, False, tuple(notes)),
+        *(damaged_sound, False, tuple(notes)),
     )
 
 
@@ -216,20 +215,17 @@ def read_frames(video, square=False):
     size = video.square if square else None
     with one_line(video.path, "broken film"), open_container(video.path) as container:
         stream = choose_stream(video.path, container)
-        frames = decode(container, stream, video.begin, video.end, Decoder(), video.careful)
+        frames = decode(container, stream, video.begin, video.end, Decoder())
         for _, (_, frame) in zip(video.timing.times, frames, strict=False):
             yield to_image(frame, video.coded_size, video.orientation, size)
 
 
-def decode(container, stream, begin, end, decoder, careful=False, sound=False):
+def decode(container, stream, begin, end, decoder, sound=False):
     """Yield (time in ticks of the stream's base, frame) of the video from `begin` to `end` (None: its end) seconds.
 
     sound: decode the sound tracks, too, to see whether that can be done.
     """
-    if careful:
-        stream.codec_context.thread_count = 1
-    else:
-        stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = 1  # with more, damaged frames would not look the same each time
     base, clock = stream.time_base, Clock(container)
     first = round(begin / base)
     if stream.start_time is not None and first > stream.start_time and not jumping_format(container):
@@ -294,7 +290,7 @@ def read_animation(path, start, end, callback):
     timing = time_frames(times, last - times[-1], MILLISECOND, rates)
     return Video(
         *(path, timing, size, size, (False, False, False), None, begin, stop, bool(start), ()),
-        *(False, False, True, tuple(notes)),
+        *(False, True, tuple(notes)),
     )
 
 

@@ -103,7 +103,7 @@ def container_writer(path, timing, size, quality, text, source, tell):
         tracks = add_sound(source, out, audio_encoder, tell) if source and source.sound and audio_encoder else {}
         out.start_encoding()
         sound = copy_sound(source, tracks, out) if tracks else iter(())
-        write, finish = frame_encoder(out, stream, timing, rotation, pixels, sound, kept)
+        write, finish = frame_encoder(out, stream, timing, rotation, pixels, sound, kept, tell)
         yield write
         finish()
     if suffix == ".webp":
@@ -128,7 +128,7 @@ def coded_size(size, rotation, pixels):
     return (height + height % 2, width + width % 2) if pixels == "yuv420p" else (height, width)
 
 
-def frame_encoder(out, stream, timing, rotation, pixels, sound, kept):
+def frame_encoder(out, stream, timing, rotation, pixels, sound, kept, tell):
     """Return (write(levels), finish()) that encode frames into a container, and sound up to where they are.
 
     sound: copy_sound()'s generator. kept: the numbers of the frames that are not left out; None: all.
@@ -148,7 +148,13 @@ def frame_encoder(out, stream, timing, rotation, pixels, sound, kept):
     def mux_sound(until):
         nonlocal heard
         while heard <= until:
-            heard = next(sound, np.inf)
+            try:
+                heard = next(sound, np.inf)
+            except OSError:
+                raise
+            except Exception as error:  # the pictures go on, whatever a decoder or encoder of sound may raise
+                tell(f"the rest of the sound is left out: {reason_of(error)}")
+                heard = np.inf
 
     def write(levels):
         if kept is not None and next(numbers) not in kept:

@@ -1,5 +1,6 @@
 """dream_video.py: zooming, resuming, films and their sound, as a user meets them."""
 
+import contextlib
 import json
 import re
 import signal
@@ -18,6 +19,7 @@ from conftest import run, script_command, smooth_image
 from PIL import Image
 from videos import moving_frames, write_video
 
+import dataset.video_writer
 import dream_video
 from dataset.camera import Step, close_loop, overlap, transform_view
 from dataset.cli import UserError
@@ -370,7 +372,7 @@ def test_a_broken_recording_is_dreamed_to_the_end_and_resumes_to_the_same_bytes(
     broken_recording(here / "clip.ts")
     dream_video.main(["clip.ts", "-o", output, *TINY, "--blend", "0.5", "--max-size", "32"])
     told = capsys.readouterr().err
-    assert "left out" in told
+    assert "its sound: 1 damaged packet is left out" in told and "1 packet of its pictures is incomplete" in told
     whole = Path(output).read_bytes()
     video = read_video(output)
     assert len(video.timing.times) >= 15 and video.sound
@@ -390,8 +392,7 @@ def test_a_broken_recording_is_dreamed_to_the_end_and_resumes_to_the_same_bytes(
     assert Path(output).read_bytes() == whole
 
 
-def test_nothing_dreamed_is_lost_to_the_sound(here, monkeypatch, capsys):
-    """A container that fails at its very end, with all frames dreamed, is written without the sound."""
+def test_sound_that_fails_in_the_middle_leaves_the_pictures(here, monkeypatch, capsys):
     make_clip(Path("clip.mp4"))
 
     def failing(video, tracks, out):
@@ -400,8 +401,27 @@ def test_nothing_dreamed_is_lost_to_the_sound(here, monkeypatch, capsys):
 
     monkeypatch.setattr("dataset.video_writer.copy_sound", failing)
     dream_video.main(["clip.mp4", *TINY])
-    assert "written without sound, which failed: of no use" in capsys.readouterr().err
+    assert "the rest of the sound is left out: of no use" in capsys.readouterr().err
     assert len(read_video("clip_dream.mp4").timing.times) == 8
+
+
+def test_nothing_dreamed_is_lost_to_a_file_that_fails_at_its_end(here, monkeypatch, capsys):
+    """It is written again, without the sound."""
+    make_clip(Path("clip.mp4"))
+    closing, failures = dataset.video_writer.closing, [av.error.InvalidDataError(1, "of no use")]
+
+    @contextlib.contextmanager
+    def failing(container):
+        with closing(container):
+            yield container
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr("dataset.video_writer.closing", failing)
+    dream_video.main(["clip.mp4", *TINY])
+    assert "written without sound, which failed: of no use" in capsys.readouterr().err
+    video = read_video("clip_dream.mp4")
+    assert len(video.timing.times) == 8 and not video.sound
 
 
 def test_names_that_file_systems_take_and_ffmpeg_does_not(here, net):
