@@ -22,7 +22,11 @@ FORMATS = {
     ".gif": None,
     "": None,  # a folder of .png
 }
-MUXER_OPTIONS = {".mp4": {"movflags": "+faststart"}, ".webp": {"loop": "0"}}
+MUXER_OPTIONS = {
+    ".mp4": {"movflags": "+faststart"},
+    ".webm": {"fflags": "+bitexact"},  # no random numbers: the same video has the same bytes
+    ".webp": {"loop": "0"},
+}
 KEEPS_ROTATION = KEEPS_PIXEL_SHAPE = {".mp4"}  # as flags beside the pixels; elsewhere the pixels themselves are changed
 LARGEST = {".mp4": 16384, ".webm": 65535, ".webp": 16383, ".gif": 65535}  # pixels of a side
 LONGEST = 2**31 - 1  # ticks that a frame may last in a .mp4

@@ -372,7 +372,7 @@ def test_a_broken_recording_is_dreamed_to_the_end_and_resumes_to_the_same_bytes(
     broken_recording(here / "clip.ts")
     dream_video.main(["clip.ts", "-o", output, *TINY, "--blend", "0.5", "--max-size", "32"])
     told = capsys.readouterr().err
-    assert "its sound: 1 damaged packet is left out" in told and "1 packet of its pictures is incomplete" in told
+    assert "its sound: 1 damaged packet is left out" in told
     whole = Path(output).read_bytes()
     video = read_video(output)
     assert len(video.timing.times) >= 15 and video.sound
