@@ -43,7 +43,6 @@ class Decoded:
     color: Image.Image
     alpha: Image.Image | None
     size: tuple
-    animated: bool = False
 
 
 def decode(path, target=None, max_pixels=None):
@@ -72,7 +71,7 @@ def decode(path, target=None, max_pixels=None):
             color = color.transpose(TURNS[orientation])
             alpha = alpha.transpose(TURNS[orientation]) if alpha else None
         size = size if (size[0] < size[1]) == (color.width < color.height) else size[::-1]
-        return Decoded(color, alpha, size, is_animated(image))
+        return Decoded(color, alpha, size)
 
 
 def decode_frames(path):
@@ -84,7 +83,7 @@ def decode_frames(path):
             image.seek(n)
             image.load()
             color, alpha = convert(image, None, None, 1)
-            yield Decoded(color, alpha, color.size, True), float(image.info.get("duration", 0))
+            yield Decoded(color, alpha, color.size), float(image.info.get("duration", 0))
 
 
 def is_animation(path):
