@@ -1,6 +1,5 @@
 """From what a decoder gives to one kind of image: upright, sRGB, 8 bits or floating-point grey, alpha apart."""
 
-import contextlib
 import math
 from dataclasses import dataclass
 
@@ -28,9 +27,8 @@ TURNS = {  # EXIF orientation: how to set the image upright
 }
 DEEP_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # Pillow's grey of more than 8 bits
 
-# TIFF tags and values. Source: TIFF 6.0 and EXIF
+# TIFF tags and values. Source: TIFF 6.0
 BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
-EXIF_DIRECTORIES = (34665, 34853, 40965)
 
 
 @dataclass
@@ -43,7 +41,6 @@ class Decoded:
     color: Image.Image
     alpha: Image.Image | None
     size: tuple
-    animated: bool = False
 
 
 def decode(path, target=None, max_pixels=None):
@@ -63,8 +60,6 @@ def decode(path, target=None, max_pixels=None):
         orientation = read_orientation(image)
         if image.format == "WEBP" and factor > 1 and (reduced := read_reduced_webp(path, image, factor)):
             image, factor = reduced, 1
-        if image.format == "TIFF":
-            forget_exif(image)
         image.load()
         orientation = {"TIFF": 1, "PNG": read_orientation(image)}.get(image.format, orientation)
         color, alpha = convert(image, rawmode, low_bytes, factor)
@@ -72,7 +67,7 @@ def decode(path, target=None, max_pixels=None):
             color = color.transpose(TURNS[orientation])
             alpha = alpha.transpose(TURNS[orientation]) if alpha else None
         size = size if (size[0] < size[1]) == (color.width < color.height) else size[::-1]
-        return Decoded(color, alpha, size, is_animated(image))
+        return Decoded(color, alpha, size)
 
 
 def decode_frames(path):
@@ -84,7 +79,7 @@ def decode_frames(path):
             image.seek(n)
             image.load()
             color, alpha = convert(image, None, None, 1)
-            yield Decoded(color, alpha, color.size, True), float(image.info.get("duration", 0))
+            yield Decoded(color, alpha, color.size), float(image.info.get("duration", 0))
 
 
 def is_animation(path):
@@ -118,13 +113,6 @@ def read_orientation(image):
     except Exception:
         return 1
     return orientation if 1 <= orientation <= 8 else 1
-
-
-def forget_exif(image):
-    """Leave of a TIFF's EXIF the orientation: Pillow reads the rest while it loads the pixels, and may die of it."""
-    with contextlib.suppress(Exception):
-        for directory in EXIF_DIRECTORIES:
-            image.getexif().pop(directory, None)
 
 
 def exif_orientation_of_heif(image):

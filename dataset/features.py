@@ -86,8 +86,12 @@ def fingerprint(folder, arrays, *settings):
     """A short name for features, of the pictures' paths, sizes and times, the weights {path: array} and settings."""
     digest = hashlib.sha256(repr(settings).encode())
     for path in folder.paths:
-        stat = os.stat(path)
-        digest.update(os.fsencode(f"{path} {stat.st_size} {stat.st_mtime_ns}\n"))
+        try:
+            stat = os.stat(path)
+            state = f"{stat.st_size} {stat.st_mtime_ns}"
+        except OSError:  # gone since it was listed; that is told when it is read
+            state = "gone"
+        digest.update(os.fsencode(f"{path} {state}\n"))
     for path in sorted(arrays):
         digest.update(path.encode())
         digest.update(np.ascontiguousarray(arrays[path]))
