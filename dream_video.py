@@ -7,7 +7,6 @@ Every finished frame is kept in <out>.frames/ until the video is written: the sa
 """
 
 import json
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -26,7 +25,7 @@ from dataset.camera import Step, close_loop, overlap, plan_zoom, read_schedule, 
 from dataset.cli import Parser, UsageError, UserError, log, number, progress, run, whole_number
 from dataset.container import VideoError
 from dataset.drift import high_pass, match_statistics, restore_detail, statistics
-from dataset.files import sha256, shorten
+from dataset.files import check_place, sha256, shorten
 from dataset.flow import is_scene_cut, need_opencv, warp
 from dataset.frames import finished_frames, frame_path, keep_frame, remove, resume_frames
 from dataset.images import check_writable, read_image, resize_to, to_uint8, write_image
@@ -421,13 +420,9 @@ def check_output(args):
         raise UsageError(f"{output} holds more than frames of a film: give another folder with -o")
     if args.preview:
         check_writable(args.preview)
-        if not os.access(existing_parent(args.preview), os.W_OK):
-            raise UserError(f"{args.preview}: no permission to write there")
-
-
-def existing_parent(path):
-    """Return the nearest folder above a path that exists."""
-    return next(parent for parent in path.absolute().parents if parent.exists())
+        check_place(args.preview)
+    if not output.is_dir():
+        check_place(output)
 
 
 def is_frame(path):

@@ -157,11 +157,13 @@ class Clock:
         self.last, self.next = {}, {}  # stream: when its last packet began, and when it is over
 
     def correct(self, packet):
-        """Shift the times of a packet, and note if it is the first after a jump."""
+        """Shift the times of a packet; returns whether it is the first after a jump."""
+        jumped = False
         base, index = packet.time_base, packet.stream_index
         if packet.dts is not None:  # otherwise nothing is known: pictures are not shown in the order of their packets
             time = packet.dts * base + self.shift
             if index in self.last and (time < self.last[index] - BACK or time > self.next[index] + self.ahead):
+                jumped = True
                 self.shift += self.next[index] - time
                 time = self.next[index]
             self.last[index], self.next[index] = time, time + (packet.duration or 0) * base
@@ -169,14 +171,16 @@ class Clock:
         if ticks:
             packet.pts = None if packet.pts is None else packet.pts + ticks
             packet.dts = None if packet.dts is None else packet.dts + ticks
+        return jumped
 
 
 class Decoder:
     """Decodes packets, and counts for each stream: those `damaged`, that could not be decoded, those `incomplete`, that
-    the container marks as such, and the `frames` that came of all."""
+    the container marks as such, and the `frames` that came of all. `jumps` are those of the clock."""
 
     def __init__(self):
         self.damaged, self.incomplete, self.frames = (collections.Counter() for _ in range(3))
+        self.jumps = 0
 
     def decode(self, stream, packet):
         """Return the frames that a packet completes; packet None empties the decoder."""

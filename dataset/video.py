@@ -146,8 +146,9 @@ def scan(path, start, end, callback):
             notes.append(f"{path} is cut off: {len(times)} of {declared_frames} frames are there")
     if damaged:
         notes.append(f"{path}: {count(damaged, 'damaged packet', ' of its pictures')} left out")
-    if incomplete := decoder.incomplete[stream.index]:
-        packets_are = count(incomplete, "packet", " of its pictures")
+    incomplete = decoder.incomplete[stream.index]
+    if incomplete > decoder.jumps:  # where recordings were put together, the first of each seems incomplete
+        packets_are = count(incomplete - decoder.jumps, "packet", " of its pictures")
         notes.append(f"{path}: {packets_are} incomplete, and shown as far as can be")
     if first.color_trc in HDR_NAMES:
         notes.append(f"{path} is HDR ({HDR_NAMES[first.color_trc]}): it is tone-mapped to SDR")
@@ -254,7 +255,7 @@ def decode_stream(container, stream, clock, decoder, sound):
     """Yield the frames of a stream; see decode()."""
     tracks = {track.index: track for track in (stream, *container.streams.audio)}  # for the clock all of them count
     for packet in packets(container, list(tracks.values())):
-        clock.correct(packet)
+        decoder.jumps += clock.correct(packet)
         if packet.stream_index == stream.index:
             yield from decoder.decode(stream, packet)
         elif sound:

@@ -18,6 +18,12 @@ def test_mutated_pictures_give_an_image_or_one_line():
     assert done.stdout.startswith("400 mutated pictures: ") and "0 failures" in done.stdout
 
 
+def test_mutated_films_give_a_video_or_one_line():
+    done = prove("mutations", "films", "--count", "60", "--seed", "1")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("60 mutated films: ") and "0 failures" in done.stdout
+
+
 def test_tracebacks_noise_and_dead_processes_are_seen(tmp_path):
     """The same tool on a kind of files whose reader fails in every way."""
     (tmp_path / "bad.py").write_text(
