@@ -22,7 +22,7 @@ from dataset.video import seek
 TOLERANCE = Fraction(1, 20)  # seconds by which sound may come early or late before it is set right
 CHUNK = 48000  # samples of silence that are encoded at a time
 TRIAL = 8  # packets that are copied to see whether a container takes them
-KEPT_METADATA = ("language", "title", "handler_name")
+KEPT_METADATA = ("language", "title")
 # layouts that the encoders take, by their channels; FFmpeg tells no list of them
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 # what channels without a layout are taken for

@@ -86,7 +86,7 @@ def container_writer(path, timing, size, quality, text, source, tell):
     if encoder not in av.codecs_available:
         raise UserError(f"this PyAV came without {encoder}, which {suffix} needs: pip install --upgrade av")
     kept = None
-    if suffix == ".webp":
+    if suffix == ".webp" and min(np.diff([*timing.times, timing.end])) * timing.base < WEBP_LEAST * WEBP_TICK:
         timing, kept = thinned(timing, WEBP_TICK, WEBP_LEAST)
     timing = fit_ticks(timing)
     muxer = suffix.lstrip(".")
