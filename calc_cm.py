@@ -94,8 +94,8 @@ def main(arguments=None):
     if args.sample and args.sample < len(paths):
         drawn = np.random.default_rng(args.seed).choice(len(paths), args.sample, replace=False)
         paths = [paths[i] for i in sorted(drawn)]
-    samples = []
-    result = combine(measure(paths, args, samples), args.pooled)
+    samples, problems = [], []
+    result = combine(measure(paths, args, samples, problems), args.pooled)
     print_statistics(result)
     if args.output:
         save_matrix(args.output, result)
@@ -103,6 +103,7 @@ def main(arguments=None):
     if args.plot:
         write_image(args.plot, plots.color_axes(result.mean, result.matrix, np.concatenate(samples)))
         log(f"saved {args.plot}", args.quiet)
+    return 1 if problems else 0
 
 
 def list_images(names):
@@ -117,17 +118,19 @@ def list_images(names):
     return list(dict.fromkeys(paths))
 
 
-def measure(paths, args, samples):
+def measure(paths, args, samples, problems):
     """Yield the moments of each image that can be read, and print a line about each other one.
 
-    With --plot, PLOT_PIXELS random pixels, as many of each image, are added to the list `samples`.
+    With --plot, PLOT_PIXELS random pixels, as many of each image, are added to the list `samples`. The lines printed
+    are added to `problems`.
     """
     bounds = [PLOT_PIXELS * i // len(paths) for i in range(len(paths) + 1)]
     with progress(len(paths), args.quiet, unit="picture") as bar:
         for i, (problem, moments, pixels) in enumerate(read_moments(paths, args.workers)):
             bar.update()
             if problem:
-                bar.write(f"{problem}; it is left out", file=sys.stderr)
+                problems.append(problem)
+                bar.write(f"{' '.join(problem.split())}; it is left out", file=sys.stderr)
                 continue
             if args.plot:
                 drawn = np.random.default_rng((args.seed, i)).integers(len(pixels), size=bounds[i + 1] - bounds[i])

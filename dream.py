@@ -52,10 +52,12 @@ from models.network import Network
 import mlx.core as mx
 import numpy as np
 
-from dataset.cli import Parser, UsageError, UserError, log, print_error, progress, run, whole_number
+from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, progress, run, whole_number
 from dataset.color import LUMA
+from dataset.decoding import is_animation
+from dataset.files import disk_error, shorten
 from dataset.folder import expand
-from dataset.images import check_writable, read_image_and_alpha, resize_image, resize_linear, resize_to, write_image
+from dataset.images import check_writable, read_image_and_alpha, resize_image, resize_linear, write_image
 
 # --- The algorithm ---
 
@@ -318,7 +320,7 @@ def find_inputs(args):
 
 def output_paths(inputs, output, kind="dream"):
     """Return where each image's dream goes. Raises UsageError if that would be an input, or twice the same."""
-    names = [place.with_name(f"{place.stem}_{kind}.png") for _, place in inputs]
+    names = [place.with_name(shorten(place.stem, f"_{kind}.png")) for _, place in inputs]
     if output and (len(inputs) > 1 or output.is_dir() or not output.suffix):
         paths = [output / name for name in names]
     else:
@@ -334,7 +336,7 @@ def output_paths(inputs, output, kind="dream"):
 
 
 def run_all(inputs, outputs, args, todo):
-    """Call todo(path, output) for every image, in spite of broken ones, which make the exit status 1.
+    """Call todo(path, output) for every image, whatever is wrong with some of them; then the exit status is 1.
 
     Under mlx.launch the images are shared out: process n of N takes every N-th, from the n-th on.
     """
@@ -346,11 +348,12 @@ def run_all(inputs, outputs, args, todo):
             continue
         try:
             todo(path, output)
-        except UserError as error:
-            if len(outputs) == 1 or isinstance(error, UsageError):
+        except (UserError, OSError, MemoryError, RuntimeError) as error:  # MLX's for memory is a RuntimeError
+            of_all = isinstance(error, UsageError) or (isinstance(error, OSError) and disk_error(error))
+            if len(outputs) == 1 or of_all:
                 raise
             broken += 1
-            print_error("dream.py", error, 1)
+            print_error("dream.py", error_text(error, path), 1)
     if broken:
         raise UserError(f"{broken} of {len(jobs)} pictures could not be dreamed on")
     return 0
@@ -403,7 +406,9 @@ def load_input(args, path):
     if path is None:
         width, height = map(int, args.noise.split("x"))
         return noise(height, width, args.seed), None
-    return resize_to(*read_image_and_alpha(path), args.width, args.max_size)
+    if is_animation(path):
+        log(f"{path}: it moves; this is its first frame, and python dream_video.py dreams on all of it", args.quiet)
+    return read_image_and_alpha(path, args.width, args.max_size)
 
 
 def noise(height, width, seed=0):

@@ -30,14 +30,16 @@ from models.dreaming.tiles import tile_size
 
 import numpy as np
 
-from dataset.camera import Step, plan_zoom, read_schedule, transform_view
+from dataset.camera import Step, close_loop, overlap, plan_zoom, read_schedule, transform_view
 from dataset.cli import Parser, UsageError, UserError, log, number, progress, run, whole_number
+from dataset.container import VideoError
 from dataset.drift import high_pass, match_statistics, restore_detail, statistics
-from dataset.files import sha256
+from dataset.files import check_place, sha256, shorten
 from dataset.flow import is_scene_cut, need_opencv, warp
-from dataset.frames import frame_path, keep_frame, remove, resume_frames
-from dataset.images import SUFFIXES, check_writable, read_image, resize_to, to_uint8, write_image
-from dataset.video import FORMATS, constant_rate, has_sound, read_frames, read_video, video_writer
+from dataset.frames import finished_frames, frame_path, keep_frame, remove, resume_frames
+from dataset.images import check_writable, read_image, resize_to, to_uint8, write_image
+from dataset.video import constant_rate, is_video, read_frames, read_video, without_sound
+from dataset.video_writer import FORMATS, has_sound, keeps_pixel_shape, video_writer
 from dream import deepdream
 
 ZOOM_DEFAULTS = {"octaves": 2, "steps": 4}  # a zoom dreams on the same frame again and again
@@ -73,28 +75,6 @@ def dream_frame(net, image, options, n):
     return deepdream(net, image, **options | {"seed": seed})
 
 
-def overlap(frames):
-    """Return how many frames at the end of a loop of `frames` dissolve into those before its beginning."""
-    return min(frames // 3, 24)
-
-
-def close_loop(n, frames, finished):
-    """Return the uint8 frame that a loop shows once frame n of frames + overlap(frames) is finished, or None.
-
-    A zoom cannot return. The video starts at frame overlap(frames) instead, and its last frames dissolve into those
-    before that one, so that the last leads to the first without a jump. finished(n) gives a finished frame.
-    """
-    if n < overlap(frames):
-        return None
-    if n < frames:
-        return finished(n)
-    end, begin = (finished(i).astype(np.float32) for i in (n, n - frames))
-    mean = (end.mean((0, 1)) + begin.mean((0, 1))) / 2
-    t = (n - frames + 1) / (overlap(frames) + 1) * np.pi / 2
-    # cosine and sine, not two shares of a whole: the mean of two unlike images has less contrast than either
-    return to_uint8(mean + np.cos(t) * (end - mean) + np.sin(t) * (begin - mean))
-
-
 # --- A video ---
 
 
@@ -123,8 +103,26 @@ def video_frames(net, images, options, blend, flow, hold, start=0, state=None):
         before = image
 
 
-def make_video(args, folder, frames, timing, finished, total, recipe, source=None):
+def make_video(args, folder, frames, timing, finished, total, recipe, size, source=None):
     """Write the video of `total` frames: the `finished` ones kept in `folder`, then the states that `frames` yields.
+
+    size: (height, width) of the frames. source: the Video that they are of, with the sound to be kept.
+    """
+    options = {"quality": 75 if args.quality is None else args.quality, "text": recipe}
+    options |= {"size": size, "tell": lambda text: log(text, args.quiet)}
+    try:
+        video = encode_frames(args, folder, frames, timing, finished, total, options | {"source": source})
+    except VideoError as error:
+        if not source or not source.sound or finished_frames(folder) < total:
+            raise
+        # all is dreamed, and nothing of it may be lost to a sound track
+        log(f"{args.output}: written without sound, which failed: {error.reason}", args.quiet)
+        video = encode_frames(args, folder, [], timing, total, total, options | {"source": without_sound(source)})
+    replace(video, args.output)
+
+
+def encode_frames(args, folder, frames, timing, finished, total, options):
+    """Dream and encode what is missing, and return the path of the video in `folder`; options: of video_writer().
 
     A thread keeps and encodes each frame while the next is dreamed.
     """
@@ -152,7 +150,7 @@ def make_video(args, folder, frames, timing, finished, total, recipe, source=Non
 
     layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
     with (
-        video_writer(video, timing, 75 if args.quality is None else args.quality, recipe, source) as write,
+        video_writer(video, timing, **options) as write,
         ThreadPoolExecutor(1) as thread,
         progress(total, args.quiet, initial=finished, desc=args.output.name, unit="frame", bar_format=layout) as bar,
     ):
@@ -162,7 +160,7 @@ def make_video(args, folder, frames, timing, finished, total, recipe, source=Non
             job = thread.submit(keep_and_encode, n, state)
             bar.update()
         job.result()
-    replace(video, args.output)
+    return video
 
 
 def replace(video, output):
@@ -298,26 +296,12 @@ def parse_arguments(arguments=None):
         parser.set_defaults(**FRAME_CONCEPT_DEFAULTS if concepts else FRAME_CLASS_DEFAULTS)
     args = parser.parse_args(arguments)
     args.film = is_video(args.source)
-    args.output = args.output or Path(f"{args.source.stem}_dream.mp4")
+    args.output = args.output or Path(shorten(args.source.stem, "_dream.mp4"))
     for action in (zoom if args.film else video)._group_actions:
         if getattr(args, action.dest) != action.default and str(getattr(args, action.dest)) != str(action.default):
             kind = "film" if args.film else "picture"
             parser.error(f"{action.option_strings[0]} is not for a {kind}, and {args.source} is one")
     return args, {name: parser.get_default(name) for name in vars(args)}
-
-
-def is_video(path):
-    """Tell by its suffix whether a file is a video rather than an image; a .gif is a video if it moves."""
-    suffix = path.suffix.lower()
-    if suffix != ".gif" or not path.exists():
-        return suffix not in SUFFIXES
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.is_animated
-    except OSError:
-        return False  # what is wrong with it is told when it is read
 
 
 def main(arguments=None):
@@ -329,7 +313,7 @@ def main(arguments=None):
     net = models.load(args.model, args.weights)
     targets, changing = schedule_targets(net, args, options, schedule)
     video = open_video(args) if args.film else None
-    image = next(read_resized(video, args)) if video else load_image(args)
+    image = first_frame(video, args) if video else load_image(args)
     sizes = octave_sizes(net, image.shape, targets, args.octaves, args.octave_scale)
     if len(sizes) < args.octaves:
         log(f"{len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
@@ -338,7 +322,7 @@ def main(arguments=None):
     if not args.quiet:
         models.advise(net.path)
 
-    folder = args.output.with_name(args.output.name + ".frames")
+    folder = args.output.with_name(shorten(args.output.name, ".frames"))
     with resume_frames(folder, resume_key(args, net, targets), args.restart, plain(defaults)) as (finished, state):
         # the tiles, too, are those of the first frame, however much memory is free when this is resumed
         state.setdefault("tile", args.tile or tile_size(net, targets))
@@ -348,12 +332,13 @@ def main(arguments=None):
         else:
             timing, total, frames = plan_zoom_frames(net, args, options, image, schedule, finished, state)
         try:
-            make_video(args, folder, frames, timing, finished, total, to_text(recipe_of(args, net, targets)), video)
+            recipe = to_text(recipe_of(args, net, targets))
+            make_video(args, folder, frames, timing, finished, total, recipe, image.shape[:2], video)
         except (KeyboardInterrupt, SystemExit):
             log(f"finished frames are kept in {folder}: the same command continues", args.quiet)
             raise
-        except OSError as error:
-            reason = error.strerror or error
+        except (OSError, VideoError) as error:
+            reason = getattr(error, "reason", None) or error.strerror or error
             raise UserError(f"{reason}: finished frames are kept in {folder}; the same command continues") from None
         shutil.rmtree(folder)
     print(args.output)
@@ -384,9 +369,8 @@ def open_video(args):
         need_opencv()
     with progress(None, args.quiet, desc=f"reading {args.source.name}", unit="frame", delay=1) as bar:
         video = read_video(args.source, args.start, args.end, bar.update)
-    there = len(video.timing.times)
-    if video.declared_frames > there and not (args.start or args.end):
-        log(f"{args.source} is cut off: {there} of {video.declared_frames} frames are there", args.quiet)
+    for note in video.notes:
+        log(note, args.quiet)
     if video.sound and not has_sound(args.output):
         log(f"the sound is left out: {args.output} cannot hold any", args.quiet)
     return video
@@ -394,7 +378,15 @@ def open_video(args):
 
 def read_resized(video, args):
     """Yield the frames of a video at the size that was asked for."""
-    return (resize_to(image, None, args.width, args.max_size)[0] for image in read_frames(video))
+    images = read_frames(video, square=not keeps_pixel_shape(args.output))
+    return (resize_to(image, None, args.width, args.max_size)[0] for image in images)
+
+
+def first_frame(video, args):
+    """Return the first frame of a video at the size that was asked for."""
+    for image in read_resized(video, args):
+        return image
+    raise UserError(f"{args.source}: its frames cannot be read a second time: has it changed?")
 
 
 def load_image(args):
@@ -439,6 +431,9 @@ def check_output(args):
         raise UsageError(f"{output} holds more than frames of a film: give another folder with -o")
     if args.preview:
         check_writable(args.preview)
+        check_place(args.preview)
+    if not output.is_dir():
+        check_place(output)
 
 
 def is_frame(path):

@@ -73,8 +73,11 @@ def main(arguments=None):
             if run.group.size() > 1:  # what MLX raises when a connection breaks
                 raise UserError(f"another process of this run has ended, so this one ends as well: {error}") from None
             raise
+        broken = train_loader.broken | (val_loader.broken if val_loader else {})
     if run.first:
         print(args.output)
+    if broken:
+        raise UserError(f"{len(broken)} of {len(train_set) + len(val_set)} pictures could not be read; see above")
     return 0
 
 
@@ -225,10 +228,11 @@ def evaluate_file(args):
     images = ImageFolder(tuple(net.classes), images.paths, place[images.labels])
     with Loader(images, args.batch_size, size, workers=args.workers) as batches:
         scores = evaluate(net, batches, None, mx.distributed.init())
+        broken = batches.broken
     print(scores.table(net.classes))
     write_image(args.run / "confusion.png", plots.confusion(scores.confusion, net.classes))
     print(args.run / "confusion.png")
-    return 0
+    return 1 if broken else 0
 
 
 # --- What stays ---

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dataset.cli import UsageError, suggest
+from dataset.images import to_uint8
 
 PAIRS = ("pan", "center")  # of two numbers
 
@@ -46,6 +47,28 @@ def each_channel(function, image, *arguments, **options):
     with ThreadPoolExecutor(3) as pool:
         channels = [pool.submit(function, image[..., i], *arguments, **options) for i in range(3)]
     return np.dstack([channel.result() for channel in channels])
+
+
+def overlap(frames):
+    """Return how many frames at the end of a loop of `frames` dissolve into those before its beginning."""
+    return min(frames // 3, 24)
+
+
+def close_loop(n, frames, finished):
+    """Return the uint8 frame that a loop shows once frame n of frames + overlap(frames) is finished, or None.
+
+    A zoom cannot return. The video starts at frame overlap(frames) instead, and its last frames dissolve into those
+    before that one, so that the last leads to the first without a jump. finished(n) gives a finished frame.
+    """
+    if n < overlap(frames):
+        return None
+    if n < frames:
+        return finished(n)
+    end, begin = (finished(i).astype(np.float32) for i in (n, n - frames))
+    mean = (end.mean((0, 1)) + begin.mean((0, 1))) / 2
+    t = (n - frames + 1) / (overlap(frames) + 1) * np.pi / 2
+    # cosine and sine, not two shares of a whole: the mean of two unlike images has less contrast than either
+    return to_uint8(mean + np.cos(t) * (end - mean) + np.sin(t) * (begin - mean))
 
 
 def plan_zoom(first, frames, schedule=None):

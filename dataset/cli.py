@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that `--help` answers at once.
 """
 
 import argparse
+import codecs
 import difflib
 import os
 import signal
@@ -105,6 +106,9 @@ def run(main):
         raise SystemExit(128 + signum)
 
     signal.signal(signal.SIGTERM, terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="escape-names")
     try:
         status = main() or 0
         sys.stdout.flush()
@@ -115,12 +119,44 @@ def run(main):
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        status = print_error(script, f"{where}{error.strerror or error}", 1)
-    except MemoryError:
-        status = print_error(script, "not enough memory; try a smaller picture (--max-size) or batch", 1)
+    except (OSError, MemoryError) as error:
+        status = print_error(script, error_text(error), 1)
+    except RuntimeError as error:
+        if not is_memory_error(error):
+            raise
+        status = print_error(script, error_text(error), 1)
     sys.exit(status)
+
+
+def error_text(error, path=None):
+    """Return what an error says to the user in one line, with the file's name where that is known."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        path = error.filename or path
+        text = error.strerror or str(error)
+    else:
+        text = (
+            "not enough memory; try a smaller picture (--max-size) or batch" if is_memory_error(error) else str(error)
+        )
+    return f"{os.fsdecode(path)}: {text}" if path else text
+
+
+def is_memory_error(error):
+    """Return whether memory has run out; MLX says so in a RuntimeError."""
+    words = ("malloc", "allocate", "out of memory", "memory allocation")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
+def escape_names(error):
+    """Let through what is no text in a file's name, and describe what the terminal cannot show."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error("escape-names", escape_names)
 
 
 def print_error(script, message, status, kind="error: "):

@@ -1,20 +1,14 @@
-"""From what a decoder gives to one kind of image: upright, sRGB, 8 bits or floating-point grey, alpha apart.
+"""From what a decoder gives to one kind of image: upright, sRGB, 8 bits or floating-point grey, alpha apart."""
 
-decode() is the only place where image files are opened, and whatever Pillow raises there becomes an ImageError.
-"""
-
-import contextlib
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image
 from PIL.Image import Transpose
 
-from dataset.cli import UserError
 from dataset.colorspace import grey_to_srgb, to_srgb
-from dataset.filetypes import identify
+from dataset.opening import ImageError, opened
 
 MEMORY_LIMIT = 2_000_000_000  # bytes; what takes more decoded is not unpacked, in any script
 BYTES_PER_PIXEL = 4  # of Pillow's color images
@@ -33,20 +27,8 @@ TURNS = {  # EXIF orientation: how to set the image upright
 }
 DEEP_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # Pillow's grey of more than 8 bits
 
-# TIFF tags and values. Source: TIFF 6.0; TIFF/EP and Adobe's DNG specification for the raw ones
-SUBFILE_TYPE, BITS, PHOTOMETRIC, SUB_IFDS, DNG_VERSION = 254, 258, 262, 330, 50706
-WHITE_IS_ZERO, COLOR_FILTER_ARRAY, LINEAR_RAW = 0, 32803, 34892
-
-Image.MAX_IMAGE_PIXELS = None  # MEMORY_LIMIT instead; Pillow's own would warn at 89 megapixels
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # ComfyUI and others write megabytes
-
-
-class ImageError(UserError):
-    """A file that is no whole image; `reason` says in a word or two what is wrong, without its path."""
-
-    def __init__(self, path, reason, detail):
-        super().__init__(f"{path}: {detail}")
-        self.reason = reason
+# TIFF tags and values. Source: TIFF 6.0
+BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 
 
 @dataclass
@@ -59,7 +41,6 @@ class Decoded:
     color: Image.Image
     alpha: Image.Image | None
     size: tuple
-    animated: bool = False
 
 
 def decode(path, target=None, max_pixels=None):
@@ -77,6 +58,8 @@ def decode(path, target=None, max_pixels=None):
         rawmode = image.tile[0].args if image.tile else None
         low_bytes = read_low_bytes(path) if rawmode == "RGB;16B" and "transparency" in image.info else None
         orientation = read_orientation(image)
+        if image.format == "WEBP" and factor > 1 and (reduced := read_reduced_webp(path, image, factor)):
+            image, factor = reduced, 1
         image.load()
         orientation = {"TIFF": 1, "PNG": read_orientation(image)}.get(image.format, orientation)
         color, alpha = convert(image, rawmode, low_bytes, factor)
@@ -84,108 +67,25 @@ def decode(path, target=None, max_pixels=None):
             color = color.transpose(TURNS[orientation])
             alpha = alpha.transpose(TURNS[orientation]) if alpha else None
         size = size if (size[0] < size[1]) == (color.width < color.height) else size[::-1]
-        return Decoded(color, alpha, size, is_animated(image))
+        return Decoded(color, alpha, size)
+
+
+def decode_frames(path):
+    """Yield (Decoded, milliseconds that it is shown) of each frame of an animation. Raises ImageError."""
+    with opened(path) as image:
+        check_memory(path, image, image.size)
+        first = 1 if image.info.get("default_image") else 0  # of an APNG: what is shown where nothing moves
+        for n in range(first, image.n_frames):
+            image.seek(n)
+            image.load()
+            color, alpha = convert(image, None, None, 1)
+            yield Decoded(color, alpha, color.size), float(image.info.get("duration", 0))
 
 
 def is_animation(path):
     """Return whether an image file holds more than one frame to be shown in turn. Raises ImageError."""
     with opened(path) as image:
         return is_animated(image)
-
-
-# --- Opening ---
-
-
-@contextlib.contextmanager
-def opened(path):
-    """Yield the PIL image of a file, not yet loaded. Whatever goes wrong in the block becomes an ImageError."""
-    try:
-        formats = check_kind(path)
-        with warnings.catch_warnings(), open(path, "rb") as file:
-            warnings.simplefilter("ignore")  # damaged EXIF is not worth a warning: the pixels count
-            with Image.open(file, formats=formats) as image:
-                if image.format == "TIFF":
-                    to_largest_page(path, image)
-                yield image
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise ImageError(path, "no such file", "no such file") from None
-    except IsADirectoryError:
-        raise ImageError(path, "not a picture", "is a folder, not a picture") from None
-    except PermissionError:
-        raise ImageError(path, "no permission", "no permission to read it") from None
-    except MemoryError:
-        raise ImageError(path, "too large", "not enough memory to decode it; shrink it first") from None
-    except Exception as error:  # what a decoder may raise is not ours to list
-        if special := unreadable_jpeg(path):
-            raise ImageError(path, "not a picture", special) from None
-        unidentified = isinstance(error, UnidentifiedImageError)  # its text is no more than the file's name
-        text = "its header is damaged" if unidentified else str(error) or type(error).__name__
-        raise ImageError(path, "broken", f"broken picture: {text}") from None
-
-
-def check_kind(path):
-    """Return the Pillow formats to try. Raises ImageError where the file is of another kind, and says where to go.
-
-    Left to itself, Pillow would run Ghostscript on an EPS, whatever it is called.
-    """
-    kind, name = identify(path)
-    if name == "HEIF":
-        register_heif(path)
-        return ("HEIF",)
-    if kind == "image":
-        return (name, "MPO") if name == "JPEG" else (name,)  # MPO: two-frame JPEGs of phones
-    if kind == "video":
-        raise ImageError(path, "a video", f"{name}, not a picture: python dream_video.py takes videos")
-    if kind == "raw":
-        raise ImageError(path, "a raw photo", f"{name}: develop it to a JPEG, PNG or TIFF first")
-    what = f"{name}, " if name else ""
-    raise ImageError(path, "not a picture", f"{what}not a picture that can be read")
-
-
-def register_heif(path):
-    try:
-        import pillow_heif
-    except ImportError:
-        raise ImageError(path, "needs pillow-heif", "HEIC pictures need `pip install pillow-heif`") from None
-    pillow_heif.register_heif_opener()
-
-
-def to_largest_page(path, image):
-    """Go to the first page of a TIFF that is no preview. Raises ImageError where it is a raw photo."""
-    pages = getattr(image, "n_frames", 1)
-    for page in range(pages):
-        image.seek(page)
-        tags = image.tag_v2
-        raw = tags.get(PHOTOMETRIC) in (COLOR_FILTER_ARRAY, LINEAR_RAW)
-        if raw or DNG_VERSION in tags or (SUB_IFDS in tags and is_preview(tags)):
-            size = f"{image.width} x {image.height}"
-            message = f"a raw photo, of which only a preview of {size} can be read: develop it to a JPEG or PNG first"
-            raise ImageError(path, "a raw photo", message)
-        if not is_preview(tags):
-            return
-    image.seek(0)
-
-
-def is_preview(tags):
-    kind = tags.get(SUBFILE_TYPE, 0)
-    return bool(kind & 1) if isinstance(kind, int) else False
-
-
-def unreadable_jpeg(path):
-    """Return what is special about a JPEG that libjpeg does not read, or "". Source: ITU-T T.81, B.2.2."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        data = file.read(1 << 20)
-        at = 2
-        while data[:2] == b"\xff\xd8" and at + 5 <= len(data) and data[at] == 0xFF:
-            marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-            if marker in (0xC3, 0xC7, 0xCB, 0xCF):
-                return "a lossless JPEG, which is not read: convert it to PNG first"
-            if 0xC0 <= marker <= 0xCE and marker not in (0xC4, 0xC8, 0xCC):
-                return f"a JPEG of {data[at + 4]} bits, not 8: convert it to PNG first" if data[at + 4] != 8 else ""
-            at += 2 + length
-    return ""
 
 
 def is_animated(image):
@@ -257,6 +157,24 @@ def check_memory(path, image, size):
         raise ImageError(path, "too large", message)
 
 
+def read_reduced_webp(path, image, factor):
+    """Return a large WebP reduced by FFmpeg, or None where that does not read it.
+
+    Pillow's decoder takes 16 bytes a pixel, for it is ready for animations.
+    """
+    import av  # 0.1 s
+
+    try:
+        with open(path, "rb") as file, av.open(file, format="webp_pipe") as container:
+            frame = next(container.decode(video=0))
+            kind = "rgba" if "a" in frame.format.name else "rgb24"
+            size = [-(-side // factor) for side in image.size]
+            reduced = frame.reformat(*size, kind, interpolation="AREA").to_ndarray()
+    except Exception:  # an animation, say
+        return None
+    return keep_info(Image.fromarray(reduced), image)
+
+
 # --- Converting ---
 
 
@@ -280,7 +198,9 @@ def convert(image, rawmode, low_bytes, factor):
     if pieces[0][1] is None:
         return color, None
     alpha = stack([alpha for _, alpha in pieces])
-    return color, (None if alpha.getextrema()[0] == 255 else alpha)
+    least, most = alpha.getextrema()
+    unused = least == 255 or (image.format == "BMP" and most == 0)  # programs that know no alpha leave zeros there
+    return color, (None if unused else alpha)
 
 
 def reduce_band(color, alpha, factor):

@@ -85,8 +85,12 @@ def fingerprint(folder, arrays, *settings):
     """A short name for features, of the pictures' paths, sizes and times, the weights {path: array} and settings."""
     digest = hashlib.sha256(repr(settings).encode())
     for path in folder.paths:
-        stat = os.stat(path)
-        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        try:
+            stat = os.stat(path)
+            state = f"{stat.st_size} {stat.st_mtime_ns}"
+        except OSError:  # gone since it was listed; that is told when it is read
+            state = "gone"
+        digest.update(os.fsencode(f"{path} {state}\n"))
     for path in sorted(arrays):
         digest.update(path.encode())
         digest.update(np.ascontiguousarray(arrays[path]))
@@ -109,6 +113,7 @@ class FeatureLoader:
         paths = tuple(folder.paths[i] for i in self.rows)
         self.plan = Plan(paths, batch_size, 0, augmentation, seed, rank, world_size)
         self.data_seconds = 0.0
+        self.broken = dict.fromkeys(set(folder.paths) - set(paths), "it cannot be read")
 
     def __len__(self):
         return self.plan.steps

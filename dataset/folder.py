@@ -2,16 +2,25 @@
 
 import glob
 import os
+import unicodedata
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dataset.cli import UserError, log
+from dataset.cli import UserError, error_text, log
+from dataset.filetypes import identify
 from dataset.images import SUFFIXES
 
-JUNK = {"Thumbs.db", "desktop.ini", "__MACOSX"}  # what file managers leave behind, besides hidden files
+# what file managers, network disks and recycle bins leave behind, besides hidden files; in lower case
+JUNK = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "__macosx", "icon\r", "network trash folder"),
+    *("temporary items", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "@sharebin", "@sharesnap"),
+    *("#recycle", "#snapshot", "~snapshot", "lost+found", "$recycle.bin", "recycler", "system volume information"),
+}
+# files that only look like images to those who look inside: copies and downloads that are not finished
+UNFINISHED = {".bak", ".orig", ".tmp", ".part", ".crdownload", ".download", ".partial", ".old"}
 VAL_NAMES = ("val", "valid", "validation")
 
 
@@ -40,12 +49,13 @@ def read_folder(root, val=0.0, seed=0):
     Raises UserError where there are no classes or no pictures.
     """
     root = Path(root)
-    entries = [entry for entry in list_tree(root) if Path(entry.path).suffix.lower() in SUFFIXES]
+    entries = [entry for entry in list_tree(root) if is_image(os.path.join(root, entry.path))]
     entries = [entry for entry in entries if entry.class_name]
     training = [entry for entry in entries if entry.split != "val"]
     if not training:
         raise UserError(f"{root}: no pictures in class folders; put them in {root}/<class>/")
     classes = tuple(sorted({entry.class_name for entry in training}))
+    check_spelling(entries)
     unknown = sorted({entry.class_name for entry in entries} - set(classes))
     if unknown:
         raise UserError(f"{root}/val: class {unknown[0]} is not in {root}/train")
@@ -74,19 +84,40 @@ def draw_validation(entries, fraction, seed):
     drawn = set()
     for name, paths in classes.items():
         count = min(max(round(fraction * len(paths)), 1), len(paths) - 1) if fraction > 0 else 0
-        order = np.random.default_rng((seed, zlib.crc32(name.encode()))).permutation(len(paths))
+        order = np.random.default_rng((seed, zlib.crc32(os.fsencode(name)))).permutation(len(paths))
         drawn.update(paths[i] for i in order[:count])
     return drawn
 
 
 def empty_classes(folder, classes):
     subfolders = [entry for entry in folder.iterdir() if entry.is_dir() and not is_skipped(entry.name)]
-    return sorted(str(entry) for entry in subfolders if entry.name not in classes)
+    return sorted(str(entry) for entry in subfolders if composed(entry.name) not in classes)
+
+
+def check_spelling(entries):
+    """Raise UserError where two class folders of a split have one name, composed in one and decomposed in the other."""
+    folders = {}
+    for entry in entries:
+        folder = entry.path.split("/")[1 if entry.split else 0]
+        if folders.setdefault((entry.split, entry.class_name), folder) != folder:
+            raise UserError(
+                f"there are two folders {entry.class_name}, their accents written in two ways (Unicode NFC and NFD): "
+                "put the pictures of one into the other"
+            )
+
+
+def composed(name):
+    """Return a name as Unicode composes it: a Mac's copy of a folder may decompose its accents.
+
+    Of a name that is no UTF-8, the bytes that are not are taken for Latin-1.
+    """
+    known = "".join(chr(ord(char) - 0xDC00) if "\udc80" <= char <= "\udcff" else char for char in name)
+    return unicodedata.normalize("NFC", known)
 
 
 @dataclass(frozen=True)
 class FolderEntry:
-    """A file of a tree: its path relative to the root, "train", "val" or "", and its class ("" for none)."""
+    """A file of a tree: its path relative to the root, "train", "val" or "", and its class in NFC ("" for none)."""
 
     path: str
     split: str
@@ -113,7 +144,7 @@ def list_tree(root):
                 continue
             split = "val" if parts[0] in VAL_NAMES else "train" if parts[0] == "train" else ""
             parts = parts[1:] if split else parts
-        entries.append(FolderEntry(path, split, parts[0] if len(parts) > 1 else ""))
+        entries.append(FolderEntry(path, split, composed(parts[0]) if len(parts) > 1 else ""))
     return entries
 
 
@@ -123,7 +154,18 @@ def has_folders(folder):
 
 def find_images(root):
     """Return the paths of all images below a folder, sorted; classes or none."""
-    return [os.path.join(root, path) for path in find_files(root) if Path(path).suffix.lower() in SUFFIXES]
+    return [path for path in (os.path.join(root, path) for path in find_files(root)) if is_image(path)]
+
+
+def is_image(path):
+    """Return whether a file is an image by its suffix, or, where that says nothing, by its content."""
+    suffix = Path(path).suffix.lower()
+    if suffix in SUFFIXES or suffix in UNFINISHED or path.endswith("~"):
+        return suffix in SUFFIXES
+    try:
+        return identify(path)[0] == "image"
+    except OSError:
+        return False
 
 
 def find_files(root):
@@ -137,8 +179,14 @@ def find_files(root):
         if real in seen:
             return
         seen.add(real)
-        with os.scandir(folder) as entries:
-            entries = [entry for entry in entries if not is_skipped(entry.name)]
+        try:
+            with os.scandir(folder) as entries:
+                entries = [entry for entry in entries if not is_skipped(entry.name)]
+        except OSError as error:
+            if not relative:
+                raise
+            log(f"{error_text(error, folder)}; it is left out")
+            return
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_symlink():
                 links.append(relative + entry.name)
@@ -163,7 +211,7 @@ def find_files(root):
 
 
 def is_skipped(name):
-    return name.startswith(".") or name in JUNK
+    return name.startswith((".", "SYNOPHOTO_THUMB")) or name.lower() in JUNK
 
 
 def expand(names):
@@ -179,8 +227,8 @@ def expand(names):
             if not paths:
                 raise UserError(f"{name}: there is no picture in this folder")
         elif glob.has_magic(name) and not os.path.exists(name):
-            paths = [path for path in sorted(glob.glob(name, recursive=True)) if Path(path).suffix.lower() in SUFFIXES]
-            paths = [(path, os.path.basename(path)) for path in paths if os.path.isfile(path)]
+            paths = [path for path in sorted(glob.glob(name, recursive=True)) if os.path.isfile(path)]
+            paths = [(path, os.path.basename(path)) for path in paths if is_image(path)]
             if not paths:
                 raise UserError(f"no picture fits {name}")
         else:

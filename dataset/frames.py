@@ -11,6 +11,8 @@ from dataset.cli import UserError
 from dataset.files import atomic_write
 from dataset.images import write_image
 
+FILE_NAMES = {"source": "the source, the file that is dreamed on,", "weights": "the file of the network's weights"}
+
 
 @contextlib.contextmanager
 def resume_frames(folder, options, restart=False, defaults=None):
@@ -37,7 +39,7 @@ def resume_frames(folder, options, restart=False, defaults=None):
             before |= {name: (defaults or {}).get(name) for name in options if name not in before}
             changed = [name for name in before | options if before.get(name) != options.get(name)]
             if changed:
-                words = ", ".join(f"{name}: {before.get(name)}, now {options.get(name)}" for name in changed[:3])
+                words = ", ".join(describe_change(name, before.get(name), options.get(name)) for name in changed[:3])
                 raise UserError(f"{folder} holds frames of other options ({words}): repeat those, or add --restart")
         else:
             with atomic_write(record) as temporary:
@@ -54,6 +56,31 @@ def resume_frames(folder, options, restart=False, defaults=None):
 def remove(path):
     """Delete a file, or a folder and all that is in it."""
     shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def finished_frames(folder):
+    """Return how many frames are finished in a folder."""
+    if not (folder / "state.npz").exists():
+        return 0
+    with np.load(folder / "state.npz") as arrays:
+        return int(arrays["finished"])
+
+
+def describe_change(name, before, now):
+    """Return in words how an option differs from what a run was begun with; of files only the SHA-256 is known."""
+    if is_digest(before) and is_digest(now):
+        return f"{FILE_NAMES.get(name, f'the file of --{name}')} has changed"
+    if is_digest(before) or is_digest(now):
+        told = ["a file" if is_digest(value) else value for value in (before, now)]
+        return f"{name}: {told[0]}, now {told[1]}"
+    if isinstance(before, list) and isinstance(now, list) and any(map(is_digest, before + now)):
+        return f"the files of --{name} have changed"
+    return f"{name}: {before}, now {now}"
+
+
+def is_digest(value):
+    """Tell whether a value is a SHA-256 in hexadecimal digits."""
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
 def frame_path(folder, n):

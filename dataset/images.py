@@ -12,8 +12,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dataset.cli import UserError
-from dataset.decoding import ImageError, check_memory, decode, opened
-from dataset.files import atomic_write
+from dataset.decoding import check_memory, decode
+from dataset.files import atomic_write, check_place
+from dataset.opening import ImageError, image_errors, opened
 
 __all__ = ["ImageError", "read_image", "read_image_and_alpha", "read_rgb", "resize_image", "to_uint8", "write_image"]
 
@@ -36,8 +37,9 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
     Images of more than ENOUGH pixels are halved. Raises ImageError where there is no such file, or no whole image.
     """
-    image, alpha = to_arrays(decode(path, at_most(ENOUGH)))
-    return image if alpha is None else over_background(image, alpha)
+    with image_errors(path):
+        image, alpha = to_arrays(decode(path, at_most(ENOUGH)))
+        return image if alpha is None else over_background(image, alpha)
 
 
 def read_image_and_alpha(path, width=None, max_size=None):
@@ -50,14 +52,15 @@ def read_image_and_alpha(path, width=None, max_size=None):
     def target(*size):
         return tuple(GAP * side for side in target_size(*size, width, max_size))
 
-    decoded = decode(path, target)
-    image, alpha = to_arrays(decoded)
-    size = target_size(*decoded.size, width, max_size)[::-1]
-    if size != image.shape[:2]:
-        image, alpha = resize_with_alpha(image, alpha, size)
-    if alpha is not None:
-        image[alpha == 0] = BACKGROUND
-    return image, alpha
+    with image_errors(path):
+        decoded = decode(path, target)
+        image, alpha = to_arrays(decoded)
+        size = target_size(*decoded.size, width, max_size)[::-1]
+        if size != image.shape[:2]:
+            image, alpha = resize_with_alpha(image, alpha, size)
+        if alpha is not None:
+            image[alpha == 0] = BACKGROUND
+        return image, alpha
 
 
 def read_rgb(path, max_pixels=None):
@@ -65,14 +68,15 @@ def read_rgb(path, max_pixels=None):
 
     max_pixels: what is larger is refused.
     """
-    decoded = decode(path, at_most(ENOUGH), max_pixels)
-    color = decoded.color
-    if color.mode == "F":
-        color = Image.fromarray(to_uint8(np.asarray(color))).convert("RGB")
-    if decoded.alpha:
-        white = Image.new("RGB", color.size, (BACKGROUND,) * 3)
-        color = Image.composite(color, white, decoded.alpha)
-    return color
+    with image_errors(path):
+        decoded = decode(path, at_most(ENOUGH), max_pixels)
+        color = decoded.color
+        if color.mode == "F":
+            color = Image.fromarray(to_uint8(np.asarray(color))).convert("RGB")
+        if decoded.alpha:
+            white = Image.new("RGB", color.size, (BACKGROUND,) * 3)
+            color = Image.composite(color, white, decoded.alpha)
+        return color
 
 
 def to_arrays(decoded):
@@ -122,15 +126,8 @@ def resize_image(image, size):
 
 def resize_to(image, alpha=None, width=None, max_size=None):
     """Return (image, alpha) at `width` pixels, or shrunk to `max_size` on the longest side; alpha may be None."""
-    longest = max(image.shape[:2])
-    if width:
-        scale = width / image.shape[1]
-    elif max_size and longest > max_size:
-        scale = max_size / longest
-    else:
-        return image, alpha
-    size = [max(1, round(side * scale)) for side in image.shape[:2]]
-    return resize_image(image, size), None if alpha is None else resize_image(alpha, size)
+    size = target_size(*image.shape[1::-1], width, max_size)[::-1]
+    return (image, alpha) if size == image.shape[:2] else resize_with_alpha(image, alpha, size)
 
 
 def resize_linear(image, size):
@@ -175,10 +172,11 @@ def write_image(
 
 
 def check_writable(path):
-    """Raise UserError now, before hours of work, if no picture can be written under that name."""
+    """Raise UserError now, before hours of work, if no image can be written under that name or in that place."""
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE:
         raise UserError(f"{path}: cannot write {suffix or 'a picture without a suffix'}; use .png, .jpg or .webp")
+    check_place(path)
 
 
 def write_animation(path, frames, duration=100):

@@ -76,6 +76,7 @@ def nice_ticks(low, high):
 
 
 def shorten(text, length=22, ellipsis="…"):
+    text = drawable(text)
     return text if len(text) <= length else text[: length - len(ellipsis)] + ellipsis
 
 
@@ -163,7 +164,13 @@ def to_pil(image):
     return Image.fromarray(to_uint8(image))
 
 
+def drawable(text):
+    """Return a text without what no font draws: line breaks, and bytes of names that are no UTF-8."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
+
+
 def shorten_to_width(text, pixels):
+    text = drawable(text)
     while font(11).getlength(text) > pixels:
         text = text[:-3] + ".."
     return text

@@ -29,15 +29,18 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dataset import plots
-from dataset.cli import Parser, UsageError, UserError, log, progress, run, whole_number
+from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, progress, run, whole_number
+from dataset.decoding import BYTES_PER_PIXEL, MEMORY_LIMIT
 from dataset.duplicates import ImageInfo, describe, find_duplicates
-from dataset.files import atomic_write
-from dataset.folder import list_tree
+from dataset.files import atomic_write, disk_error, shorten
+from dataset.folder import check_spelling, composed, is_image, list_tree
 from dataset.images import SUFFIXES, ImageError, read_rgb, write_image
 from dataset.scan_cache import ScanCache
 from dataset.workers import Workers, cores
 
 FEW = 20  # pictures in a class
+FAULTS = {"broken", "too large", "no permission", "no such file", "needs pillow-heif", "cannot be read"}  # status 1
+NAMED = 20  # faults that are told one by one
 SHEET_ROWS, SHEET_COLUMNS, CELL = 60, 4, 120  # of left-out.jpg; CELL in pixels, for each picture of a pair
 SHOWN_REASONS = ["near-duplicate", "too small", "identical pixels", "identical file"]  # the first are to be looked at
 
@@ -61,7 +64,7 @@ def parse_arguments(arguments=None):
     add(
         "--max-megapixels",
         type=whole_number(1, 1000),
-        default=128,
+        default=MEMORY_LIMIT // BYTES_PER_PIXEL // 1_000_000,
         help="leave out what has more: decompression bombs",
     )
     add("--report", action="store_true", help="only look and report; write no pictures")
@@ -96,6 +99,7 @@ def main(arguments=None):
     log(f"{args.output}: {len(sources) - len(left_out):,} pictures, {time.perf_counter() - began:.0f} s", args.quiet)
     if len(left_out) == len(sources):
         raise UserError(f"no picture is left; see {args.output / 'report.csv'}")
+    return print_faults(sources, left_out)
 
 
 # --- What there is ---
@@ -117,25 +121,33 @@ def list_sources(raws, output):
     for raw in raws:
         check_apart(Path(raw), output)
         entries = list_tree(raw)
+        check_spelling([entry for entry in entries if entry.class_name])
         split_of.setdefault(any(entry.split for entry in entries), raw)
         for entry in entries:
             path = os.path.join(raw, entry.path)
             if not entry.class_name:
-                strays += Path(path).suffix.lower() in SUFFIXES
+                strays += is_image(path)
             elif (real := os.path.realpath(path)) not in seen:
                 seen.add(real)
-                status = os.stat(path)
-                stamp = f"{status.st_size} {status.st_mtime_ns}"
-                sources.append(Source(path, entry.split, entry.class_name, target_of(entry, taken), stamp))
+                target, stamp = target_of(entry, taken), stamp_of(path)
+                sources.append(Source(path, entry.split, entry.class_name, target, stamp))
     if len(split_of) == 2:
         raise UsageError(f"{split_of[True]} has train/ and val/, {split_of[False]} has not: prepare them one by one")
     if not sources:
         raise UserError(f"{raws[0]}: no class folders; put pictures in {raws[0]}/<class>/")
-    check_classes({source.class_name for source in sources})
+    check_case({source.class_name for source in sources})
     return sources, strays
 
 
-def check_classes(classes):
+def stamp_of(path):
+    try:
+        status = os.stat(path)
+    except OSError:  # gone since it was listed; what is wrong is told when it is read
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def check_case(classes):
     """Raise UserError where two classes would share a folder on a disk that takes upper for lower case."""
     names = {}
     for name in sorted(classes):
@@ -154,11 +166,11 @@ def target_of(entry, taken):
     parts = entry.path.split("/")
     stem = "-".join(parts[2 if entry.split else 1 :]).rsplit(".", 1)[0].lstrip(".")
     folder = "/".join(part for part in (entry.split, entry.class_name) if part)
-    number, target = 1, f"{folder}/{stem}.jpg"
-    while target.casefold() in taken:
+    number, target = 1, f"{folder}/{shorten(stem, '.jpg')}"
+    while composed(target).casefold() in taken:
         number += 1
-        target = f"{folder}/{stem}-{number}.jpg"
-    taken.add(target.casefold())
+        target = f"{folder}/{shorten(stem, f'-{number}.jpg')}"
+    taken.add(composed(target).casefold())
     return target
 
 
@@ -186,19 +198,27 @@ def processor(args):
     def handle(task):
         path, target = task
         try:
-            image = read_rgb(path, args.max_megapixels * 1_000_000)
+            return read_and_write(path, args.output / target, args)
         except ImageError as error:
             return ImageInfo(error.reason, str(error).removeprefix(f"{path}: "))
         except MemoryError:
-            return ImageInfo("too large", "not enough memory to decode it")
-        if min(image.size) < args.min_size:
-            return ImageInfo("too small", f"{image.width} x {image.height}")
-        if not args.report:
-            resized = resize_to_fit(image, args.size, args.fit)
-            write_image(args.output / target, np.asarray(resized, np.float32), quality=args.quality)
-        return describe(path, image)
+            return ImageInfo("too large", "not enough memory")
+        except OSError as error:
+            if disk_error(error):
+                raise
+            return ImageInfo("cannot be read", error_text(error))
 
     return handle
+
+
+def read_and_write(path, target, args):
+    image = read_rgb(path, args.max_megapixels * 1_000_000)
+    if min(image.size) < args.min_size:
+        return ImageInfo("too small", f"{image.width} x {image.height}")
+    if not args.report:
+        resized = resize_to_fit(image, args.size, args.fit)
+        write_image(target, np.asarray(resized, np.float32), quality=args.quality)
+    return describe(path, image)
 
 
 def resize_to_fit(image, size, how):
@@ -255,7 +275,10 @@ def places_apart(source, original):
 
 
 def write_report(path, sources, left_out):
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with (
+        atomic_write(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["picture", "class", "split", "reason", "detail", "twin"])
         for source in sources:
@@ -336,6 +359,22 @@ def print_table(sources, left_out, strays, args):
     print_sizes(sizes)
     if left_out:
         print(f"see {args.output / 'report.csv'}")
+
+
+def print_faults(sources, left_out):
+    """Print what is wrong with files that were meant to be images; returns the exit status, 1 if there are any."""
+    faults = [source.path for source in sources if source.path in left_out and is_fault(source, left_out)]
+    for path in faults[:NAMED]:
+        print_error("prepare.py", f"{path}: {left_out[path].detail}", 1)
+    if len(faults) > NAMED:
+        print_error("prepare.py", f"{len(faults) - NAMED:,} more could not be read; see report.csv", 1)
+    return 1 if faults else 0
+
+
+def is_fault(source, left_out):
+    """Return whether a file that is left out is a damaged image, rather than none, a small one or a duplicate."""
+    reason = left_out[source.path].reason
+    return reason in FAULTS or (reason == "not a picture" and Path(source.path).suffix.lower() in SUFFIXES)
 
 
 def print_sizes(sizes):

@@ -1,31 +1,35 @@
-"""Read and write videos through PyAV: no ffmpeg program is needed.
+"""Read videos: what is in a file and when its frames are shown, and the frames themselves as images.
 
-A frame is an image as everywhere: float32 H x W x 3, sRGB, 0..255, upright. Videos are written from 8-bit frames.
+Through PyAV, so that no ffmpeg program is needed; animated WebP, PNG and AVIF images through Pillow. A frame is an
+image as everywhere: float32 H x W x 3, sRGB, 0..255, upright.
 """
 
 import contextlib
-import itertools
-import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-
 from dataset.cli import UserError
-from dataset.images import text_options, write_image
+from dataset.container import (
+    Clock,
+    Decoder,
+    VideoError,
+    check_size,
+    choose_stream,
+    find_origin,
+    jumping_format,
+    one_line,
+    open_container,
+    packets,
+)
+from dataset.decoding import decode_frames, is_animation
+from dataset.filetypes import identify
+from dataset.images import SUFFIXES, over_background, resize_image, to_arrays
+from dataset.video_color import HDR_NAMES, orientation_of, rotation_of, square_size, to_image
 
-# suffix: video encoder, its pixels, its options at a quality of 0..100, audio encoder; None: not through PyAV
-FORMATS = {
-    ".mp4": ("libx264", "yuv420p", lambda q: {"crf": f"{51 - 0.44 * q:.0f}"}, "aac"),
-    ".webm": ("libvpx-vp9", "yuv420p", lambda q: {"crf": f"{63 - 0.5 * q:.0f}", "b": "0", "row-mt": "1"}, "libopus"),
-    ".webp": ("libwebp_anim", "bgra", lambda q: {"quality": f"{q}"}, None),
-    ".gif": None,
-    "": None,  # a folder of .png
-}
-MUXER_OPTIONS = {".mp4": {"movflags": "+faststart"}, ".webp": {"loop": "0"}}
-UNNAMED_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo", "6 channels": "5.1", "8 channels": "7.1"}
-KEEPS_ROTATION = {".mp4"}  # as a flag beside the pixels; elsewhere the pixels themselves are turned
+PIXEL_SHAPES = (Fraction(1, 8), 8)  # what is beyond is a damaged number
+MILLISECOND = Fraction(1, 1000)
+FLASH, SHOWN = 10, 100  # browsers show frames of animations that last no more than 10 ms for 100 ms
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,6 @@ def constant_rate(frames, rate):
     return Timing(list(range(frames)), frames, 1 / Fraction(rate), Fraction(rate))
 
 
-# --- Reading ---
-
-
 @dataclass(frozen=True)
 class Video:
     """A video file as read_video() found it; the times in `timing` count from `begin`."""
@@ -53,52 +54,144 @@ class Video:
     path: Path
     timing: Timing
     size: tuple  # height, width of an upright frame
-    rotation: int  # degrees, counter-clockwise, by which players turn the frames; a multiple of 90
-    pixel_shape: Fraction | None  # width / height of a pixel, where it is not known to be square
-    begin: Fraction  # the part that is wanted, in the file's own time, seconds
+    coded_size: tuple  # height, width of what the decoder gives
+    orientation: tuple  # how that becomes upright, see video_color.orientation_of()
+    pixel_shape: Fraction | None  # width / height of a pixel of an upright frame, where it is not known to be square
+    begin: Fraction  # the part that is wanted, in the file's own time (set right where it jumps), seconds
     end: Fraction | None  # None: to the end of the video, and of its sound
     cut: bool  # whether there is something before `begin` that is not wanted
-    sound: bool
-    declared_frames: int  # the number of frames that the file says it has, 0 where it does not say
+    sound: tuple  # the indices of the sound tracks that can be decoded
+    damaged_sound: bool
+    animation: bool  # whether Pillow reads it
+    notes: tuple  # what the user should know, a line each
+
+    @property
+    def rotation(self):
+        """Degrees, counter-clockwise, by which players would have to turn the coded frames; a multiple of 90."""
+        return rotation_of(self.orientation)
+
+    @property
+    def square(self):
+        """Height and width of an upright frame with square pixels."""
+        return square_size(*self.size, self.pixel_shape) if self.pixel_shape else self.size
+
+
+def is_video(path):
+    """Tell whether a file is a video or an animation rather than an image, by what is in it.
+
+    Where that says nothing, as of a file that is missing or broken, its suffix does.
+    """
+    try:
+        kind, _ = identify(path)
+    except OSError:
+        kind = ""
+    if kind == "image":
+        try:
+            return is_animation(path)
+        except UserError:
+            return False  # what is wrong with it is told when it is read
+    if kind in ("video", "audio", "raw"):
+        return kind != "raw"
+    return Path(path).suffix.lower() not in SUFFIXES
 
 
 def read_video(path, start=None, end=None, callback=None):
     """Return the Video made of the frames shown from `start` to `end` seconds (None: all).
 
-    Every frame is decoded once, so that a broken file is noticed before hours of dreaming, not after.
-    callback: called after each frame. Raises UserError where there is no video, or it is broken.
+    Every frame and every packet of sound is decoded once, so that what is wrong with them is known before hours of
+    dreaming, not after. callback: called after each frame. Raises UserError where there is no video, or none of its
+    frames can be decoded.
     """
-    import av
-
     path = Path(path)
-    with open_container(path) as container:
-        stream = container.streams.video[0]
-        origin = min((s.start_time * s.time_base for s in container.streams if s.start_time is not None), default=0)
-        begin = Fraction(origin) + (start or 0)
-        stop = None if end is None else Fraction(origin) + end
-        base, rates = stream.time_base, [r for r in (stream.guessed_rate, stream.average_rate) if r] or [Fraction(25)]
-        shape = stream.sample_aspect_ratio
-        sound, declared_frames = bool(container.streams.audio), stream.frames
-    first, times, last = None, [], 0
+    kind, name = identify_or_nothing(path)
+    if kind == "image" and name != "GIF":
+        return read_animation(path, start, end, callback)
+    return scan(path, start, end, callback)
+
+
+def identify_or_nothing(path):
+    """Return what identify() says, or nothing where the file cannot be opened, which is told later."""
     try:
-        for time, frame in decode(path, begin, stop):
-            first = first or frame
+        return identify(path)
+    except OSError:
+        return "", ""
+
+
+def scan(path, start, end, callback):
+    """Decode all that is wanted of a video once; returns the Video."""
+    with one_line(path, "broken film"), open_container(path) as container:
+        stream = choose_stream(path, container)
+        origin = find_origin(path, container)
+        begin, stop = origin + (start or 0), None if end is None else origin + end
+        base, rates = stream.time_base, frame_rates(stream)
+        shape, declared_frames = stream.sample_aspect_ratio, stream.frames
+        decoder, first, times, last = Decoder(), None, [], 0
+        for time, frame in decode(container, stream, begin, stop, decoder, sound=True):
+            if first is None:
+                check_size(path, frame.width, frame.height)
+                first = frame
             if start and not times:
                 begin = time * base  # where the first frame begins, so does the sound
             times.append(time - round(begin / base))
             last = frame.duration
             if callback:
                 callback()
-    except av.error.FFmpegError as error:
-        where = f"{float(times[-1] * base):.2f} s" if times else "its beginning"
-        raise UserError(f"{path}: broken film: {error.strerror} after {where}") from None
-    if not times:
-        raise UserError(f"{path}: no frames" + (" between --start and --end" if start or end else ""))
-    rotation = first.rotation if first.rotation % 90 == 0 else 0
-    size = (first.width, first.height) if rotation % 180 else (first.height, first.width)
-    pixel_shape = shape if shape and shape != 1 else None
-    timing, cut = time_frames(times, last, base, rates), bool(start)
-    return Video(path, timing, size, rotation, pixel_shape, begin, stop, cut, sound, declared_frames)
+        if not times:
+            if decoder.damaged[stream.index]:
+                raise VideoError(path, "broken film: none of its frames can be decoded")
+            raise VideoError(path, "no frames" + (" between --start and --end" if start or end is not None else ""))
+        sound, notes = check_sound(path, container, decoder)
+        damaged = decoder.damaged[stream.index]
+        if declared_frames > len(times) + damaged and not (start or end):
+            notes.append(f"{path} is cut off: {len(times)} of {declared_frames} frames are there")
+    if damaged:
+        notes.append(f"{path}: {count(damaged, 'damaged packet', ' of its pictures')} left out")
+    incomplete = decoder.incomplete[stream.index]
+    if incomplete > decoder.jumps:  # where recordings were put together, the first of each seems incomplete
+        packets_are = count(incomplete - decoder.jumps, "packet", " of its pictures")
+        notes.append(f"{path}: {packets_are} incomplete, and shown as far as can be")
+    if first.color_trc in HDR_NAMES:
+        notes.append(f"{path} is HDR ({HDR_NAMES[first.color_trc]}): it is tone-mapped to SDR")
+    orientation, coded_size = orientation_of(first), (first.height, first.width)
+    shape = shape if shape and shape != 1 and PIXEL_SHAPES[0] <= shape <= PIXEL_SHAPES[1] else None
+    size = coded_size
+    if orientation[0]:
+        size, shape = size[::-1], shape and 1 / shape
+    damaged_sound = any(decoder.damaged[index] for index in sound)
+    timing = time_frames(times, last, base, rates)
+    return Video(
+        *(path, timing, size, coded_size, orientation, shape, begin, stop, bool(start), tuple(sound)),
+        *(damaged_sound, False, tuple(notes)),
+    )
+
+
+def check_sound(path, container, decoder):
+    """Return (indices of the sound tracks that can be decoded, notes on what is wrong with any)."""
+    sound, notes = [], []
+    for number, track in enumerate(container.streams.audio, 1):
+        name = f"{path}: its sound" if len(container.streams.audio) == 1 else f"{path}: its sound track {number}"
+        damaged = decoder.damaged[track.index]
+        if track.codec_context is None:
+            notes.append(f"{name} is left out: it is in a format that cannot be decoded")
+        elif damaged and not decoder.frames[track.index]:
+            notes.append(f"{name} is left out: nothing of it can be decoded")
+        else:
+            sound.append(track.index)
+            if damaged:
+                notes.append(f"{name}: {count(damaged, 'damaged packet')} left out")
+    return sound, notes
+
+
+def count(number, thing, of=""):
+    """Return such as "1 damaged packet is" and "2 damaged packets of its pictures are"."""
+    return f"{number} {thing}{of} is" if number == 1 else f"{number} {thing}s{of} are"
+
+
+def frame_rates(stream):
+    """Return the frame rates that the container tells, frames/s."""
+    return [rate for rate in (stream.guessed_rate, stream.average_rate) if rate and 0 < rate <= 100000] or [
+        Fraction(25)
+    ]
 
 
 def time_frames(times, last, base, rates):
@@ -115,231 +208,107 @@ def time_frames(times, last, base, rates):
     return Timing(times, times[-1] + max(1, last), base, rates[-1])
 
 
-def read_frames(video):
-    """Yield the video's frames, float32 H x W x 3, upright."""
-    height, width = video.size[::-1] if video.rotation % 180 else video.size
-    for _, frame in decode(video.path, video.begin, video.end):
-        levels = frame.to_ndarray(format="rgb24", width=width, height=height)
-        yield np.rot90(levels, video.rotation // 90).astype(np.float32)
+def read_frames(video, square=False):
+    """Yield the frames of a Video, float32 H x W x 3, upright; `square`: with square pixels."""
+    if video.animation:
+        yield from read_animation_frames(video)
+        return
+    size = video.square if square else None
+    with one_line(video.path, "broken film"), open_container(video.path) as container:
+        stream = choose_stream(video.path, container)
+        frames = decode(container, stream, video.begin, video.end, Decoder())
+        for _, (_, frame) in zip(video.timing.times, frames, strict=False):
+            yield to_image(frame, video.coded_size, video.orientation, size)
 
 
-def decode(path, begin, end):
-    """Yield (time in ticks of the stream's base, frame) of the video from `begin` to `end` (None: its end) seconds."""
-    with open_container(path) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        base = stream.time_base
-        first = round(begin / base)
-        if stream.start_time is not None and first > stream.start_time:
-            container.seek(first, stream=stream)  # to the key frame before
-        time = None
-        for frame in container.decode(stream):
-            tick = frame.duration or round(1 / ((stream.guessed_rate or 25) * base))
-            before = time
-            time = frame.pts if frame.pts is not None else first if before is None else before + tick
-            if before is not None and time <= before:
-                continue  # no player can show two frames at a time
-            if end is not None and time * base >= end:
-                break
-            if time >= first:
-                yield time, frame
+def decode(container, stream, begin, end, decoder, sound=False):
+    """Yield (time in ticks of the stream's base, frame) of the video from `begin` to `end` (None: its end) seconds.
+
+    sound: decode the sound tracks, too, to see whether that can be done.
+    """
+    stream.codec_context.thread_count = 1  # with more, damaged frames would not look the same each time
+    base, clock = stream.time_base, Clock(container)
+    first = round(begin / base)
+    if stream.start_time is not None and first > stream.start_time and not jumping_format(container):
+        seek(container, first, stream)
+    rate = frame_rates(stream)[0]
+    time = None
+    for frame in decode_stream(container, stream, clock, decoder, sound):
+        tick = frame.duration or round(1 / (rate * base))
+        shown = frame.pts if frame.pts is not None else first if time is None else time + tick
+        if time is not None and shown <= time:
+            continue  # no player can show two frames at a time
+        if end is not None and shown * base >= end:
+            break
+        time = shown
+        if time >= first:
+            yield time, frame
 
 
-@contextlib.contextmanager
-def open_container(path):
-    """Yield the opened PyAV container of a video file. Raises UserError where there is none with pictures in it."""
-    import av
+def seek(container, time, stream=None):
+    """Go to the key frame before a time, in the stream's ticks or in microseconds; stay where a file has no index."""
+    with contextlib.suppress(Exception):  # then all is read from here on
+        container.seek(time, stream=stream)
 
+
+def decode_stream(container, stream, clock, decoder, sound):
+    """Yield the frames of a stream; see decode()."""
+    tracks = {track.index: track for track in (stream, *container.streams.audio)}  # for the clock all of them count
+    for packet in packets(container, list(tracks.values())):
+        decoder.jumps += clock.correct(packet)
+        if packet.stream_index == stream.index:
+            yield from decoder.decode(stream, packet)
+        elif sound:
+            decoder.decode(tracks[packet.stream_index], packet)
+    yield from decoder.decode(stream, None)
+
+
+# --- Animated images ---
+
+
+def read_animation(path, start, end, callback):
+    """Return the Video of an animated image; see read_video()."""
+    times, notes, size, now, begin = [], [], None, 0, Fraction(0)
+    start, stop = Fraction(start or 0), None if end is None else Fraction(end)
     try:
-        container = av.open(str(path))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder, not a film") from None
-    except (av.error.FFmpegError, ValueError) as error:
-        raise UserError(f"{path}: neither a picture nor a film that can be read: {error.strerror}") from None
-    with container:
-        if not container.streams.video:
-            raise UserError(f"{path}: there are no pictures in it")
-        yield container
-
-
-# --- Writing ---
-
-
-@contextlib.contextmanager
-def video_writer(path, timing, quality=75, text="", source=None):
-    """Yield write(levels), to be called with each frame (H x W x 3 uint8) in turn; the file is whole at the end.
-
-    The suffix of `path` chooses H.264 in .mp4, VP9 in .webm, an endless .gif or .webp; without one it is a folder of
-    .png files. text: goes into the metadata. source: a Video, whose sound, rotation flag and
-    pixel shape are taken over.
-    """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix == ".gif":
-        writer = gif_writer(path, timing, text)
-    elif not suffix:
-        writer = folder_writer(path, text)
-    else:
-        writer = container_writer(path, timing, quality, text, source)
-    with writer as write:
-        yield write
-
-
-def has_sound(path):
-    """Tell whether a video file of that name can have sound."""
-    return bool((FORMATS[Path(path).suffix.lower()] or [None])[-1])
-
-
-@contextlib.contextmanager
-def container_writer(path, timing, quality, text, source):
-    """Yield the write() of what FFmpeg encodes."""
-    import av
-
-    suffix = path.suffix.lower()
-    encoder, pixels, options, audio_encoder = FORMATS[suffix]
-    rotation = source.rotation if source and suffix in KEEPS_ROTATION else 0
-    with av.open(str(path), "w", options=MUXER_OPTIONS.get(suffix, {})) as out:
-        if encoder not in av.codecs_available:
-            raise UserError(f"this PyAV came without {encoder}, which {suffix} needs: pip install --upgrade av")
-        stream = out.add_stream(encoder, rate=timing.rate, options=options(quality))
-        context = stream.codec_context
-        context.time_base = timing.base
-        stream.time_base = timing.base
-        context.pix_fmt = pixels
-        if pixels == "yuv420p":  # BT.709, and tagged so: players guess the matrix of untagged films by their size
-            context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1
-        if source and source.pixel_shape:
-            context.sample_aspect_ratio = source.pixel_shape
-        if rotation:
-            stream.set_display_rotation(rotation)
-        out.metadata["comment"] = text
-        sound = copy_sound(source, out, audio_encoder) if source and source.sound and audio_encoder else iter(())
-        heard = next(sound, np.inf)  # up to which second the sound is in the file
-
-        durations = dict(zip(timing.times, np.diff([*timing.times, timing.end]).tolist(), strict=True))
-        times = iter(timing.times)
-
-        def mux(packets):
-            for packet in packets:
-                packet.duration = durations.get(packet.pts, 0)  # the encoder does not know how long the last one is
-                packet.time_base = timing.base
-                out.mux(packet)
-
-        def mux_sound(until):
-            nonlocal heard
-            while heard <= until:
-                heard = next(sound, np.inf)
-
-        def write(levels):
-            time = next(times)
-            levels = np.rot90(levels, -rotation // 90)
-            if pixels == "yuv420p":  # which has no odd sizes
-                levels = np.pad(levels, [(0, side % 2) for side in levels.shape[:2]] + [(0, 0)], "edge")
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(levels), "rgb24")
-            if pixels == "yuv420p":
-                frame = frame.reformat(format=pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
-            if time == timing.times[0]:
-                stream.width, stream.height = frame.width, frame.height
-            frame.pts, frame.time_base = time, timing.base
-            mux_sound(time * timing.base)
-            mux(stream.encode(frame))
-
-        yield write
-        mux(stream.encode())
-        mux_sound(np.finfo(float).max)
-    if suffix == ".webp":
-        add_exif(path, text_options(path, text)["exif"])
-
-
-def add_exif(path, exif):
-    """Put EXIF into an animated .webp: FFmpeg writes no metadata there.
-
-    Source: the WebP container specification (RIFF chunks; the fourth bit of VP8X's first byte tells of EXIF).
-    """
-    exif = exif.removeprefix(b"Exif\0\0")
-    data = bytearray(path.read_bytes())
-    if data[12:16] == b"VP8X":
-        data[20] |= 0x08
-        data += b"EXIF" + struct.pack("<I", len(exif)) + exif + b"\0" * (len(exif) % 2)
-        data[4:8] = struct.pack("<I", len(data) - 8)
-        path.write_bytes(data)
-
-
-@contextlib.contextmanager
-def gif_writer(path, timing, text):
-    """Yield the write() of an endless .gif."""
-    from PIL import Image
-
-    images = []
-
-    def write(levels):
-        images.append(Image.fromarray(levels).quantize(256, Image.Quantize.MEDIANCUT))
-
-    yield write
-    # GIF counts in hundredths of a second: round the moments, not the durations, so that nothing adds up
-    moments = np.rint([float(time * timing.base * 100) for time in [*timing.times, timing.end]])
-    images[0].save(
-        path,
-        save_all=True,
-        append_images=images[1:],
-        duration=(np.diff(moments) * 10).astype(int).tolist(),
-        loop=0,
-        comment=text.encode(),
+        for decoded, duration in decode_frames(path):
+            size = size or decoded.color.size[::-1]
+            wanted = now * MILLISECOND >= start and (stop is None or now * MILLISECOND < stop)
+            if wanted:
+                begin = begin if times else now * MILLISECOND
+                times.append(now - round(begin / MILLISECOND))
+            now += SHOWN if duration <= FLASH else round(duration)
+            last = now - round(begin / MILLISECOND)
+            if callback and wanted:
+                callback()
+    except UserError as error:
+        if not times:
+            raise
+        notes.append(f"{error}: the {len(times)} frames before are dreamed")
+    if not times:
+        raise VideoError(path, "no frames" + (" between --start and --end" if start or end is not None else ""))
+    rates = [Fraction(1000 * len(times), max(1, last))]
+    timing = time_frames(times, last - times[-1], MILLISECOND, rates)
+    return Video(
+        *(path, timing, size, size, (False, False, False), None, begin, stop, bool(start), ()),
+        *(False, True, tuple(notes)),
     )
 
 
-@contextlib.contextmanager
-def folder_writer(path, text):
-    """Yield the write() of a folder of .png files."""
-    path.mkdir()
-    numbers = itertools.count()
+def read_animation_frames(video):
+    """Yield the frames of an animated image; see read_frames()."""
+    now, left = Fraction(0), len(video.timing.times)
+    for decoded, duration in decode_frames(video.path):
+        if now >= video.begin:
+            image, alpha = to_arrays(decoded)
+            image = image if alpha is None else over_background(image, alpha)
+            yield image if image.shape[:2] == video.size else resize_image(image, video.size)
+            left -= 1
+        now += (SHOWN if duration <= FLASH else round(duration)) * MILLISECOND
+        if not left:
+            return
 
-    def write(levels):
-        png = path / f"{next(numbers):06}.png"
-        write_image(png, levels, **text_options(png, text))
 
-    yield write
-
-
-def copy_sound(video, out, encoder):
-    """Put the sound of `video` into the container `out` and yield, packet by packet, the second reached.
-
-    Packets are copied as they are where the container takes their codec, otherwise decoded and encoded anew.
-    """
-    import av
-
-    with open_container(video.path) as source:
-        tracks = {}
-        for stream in source.streams.audio:
-            codec = stream.codec_context.codec.canonical_name
-            # .mp4 takes raw samples, too, but few players play them
-            if codec in out.supported_codecs and not codec.startswith("pcm"):
-                tracks[stream.index] = out.add_stream_from_template(stream), False
-            else:
-                rate = 48000 if encoder == "libopus" else stream.codec_context.sample_rate
-                layout = stream.codec_context.layout
-                layout = UNNAMED_LAYOUTS.get(layout.name, layout.name)
-                tracks[stream.index] = out.add_stream(encoder, rate=rate, layout=layout), True
-        yield 0
-        if video.cut:
-            source.seek(int(video.begin * av.time_base))
-        for packet in source.demux(source.streams.audio):
-            time = None if packet.pts is None else packet.pts * packet.time_base
-            if time is None or (video.cut and time < video.begin) or (video.end is not None and time >= video.end):
-                continue
-            track, encoded = tracks[packet.stream_index]
-            if not encoded:
-                packet.pts -= round(video.begin / packet.time_base)
-                packet.dts = packet.pts  # sound is shown in the order of its packets
-                packet.stream = track
-                out.mux(packet)
-            else:
-                for frame in packet.decode():
-                    frame.pts -= round(video.begin / frame.time_base)
-                    out.mux(track.encode(frame))
-            yield time - video.begin
-        for track, encoded in tracks.values():
-            if encoded:
-                out.mux(track.encode())
+def without_sound(video):
+    """Return a Video with its pictures alone."""
+    return replace(video, sound=())

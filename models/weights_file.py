@@ -176,7 +176,7 @@ def write(path, arrays, metadata, dtype="float16", extras=None):
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is none of {DTYPES}")
     text = json.dumps(metadata.replace(dtype=dtype).to_dict(2 if extras else 1), ensure_ascii=False)
-    entries = {METADATA: np.frombuffer(text.encode(), np.uint8)}
+    entries = {METADATA: np.frombuffer(text.encode("utf-8", "backslashreplace"), np.uint8)}
     entries |= {EXTRA + name: np.asarray(array) for name, array in (extras or {}).items()}
     for key, array in arrays.items():
         array = np.asarray(array)

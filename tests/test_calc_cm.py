@@ -136,7 +136,7 @@ def test_other_files_are_refused_in_one_line(tmp_path):
 def test_the_script_prints_saves_and_draws(folder, tmp_path):
     (folder / "a" / "broken.jpg").write_text("no picture")
     done = run(folder, "-o", tmp_path / "x_cm.npz", "--plot", tmp_path / "x.png", "--quiet", "--workers", 2)
-    assert done.returncode == 0
+    assert done.returncode == 1
     assert done.stderr.strip() == f"{folder}/a/broken.jpg: not a picture that can be read; it is left out"
     images = [read_image(path) for path in sorted(folder.rglob("*.png"))]
     mean, std, within, pooled = expected(images)
@@ -154,7 +154,7 @@ def test_the_script_prints_saves_and_draws(folder, tmp_path):
     assert np.ptp(strip[:, 0]) > 2 * matrix[0, 0] * 255
 
     again = run(folder, "--pooled", "--quiet", "--workers", 1, "-o", tmp_path / "p_cm.npz")
-    assert again.returncode == 0
+    assert again.returncode == 1
     matrix = load_matrix(tmp_path / "p_cm.npz")
     np.testing.assert_allclose(matrix @ matrix.T, pooled, atol=1e-12)
 

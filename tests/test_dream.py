@@ -1,5 +1,10 @@
 """dream.py: the algorithm against the notebook's, and the command line as a user meets it."""
 
+import os
+import shutil
+import subprocess
+import sys
+
 import models
 from models.dreaming.objectives import Guide
 from models.dreaming.targets import parse_targets
@@ -7,7 +12,7 @@ from models.dreaming.targets import parse_targets
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import noise_image, run, sky_image
+from conftest import ROOT, noise_image, run, sky_image
 from PIL import Image
 from seeded import REFERENCES
 
@@ -180,6 +185,58 @@ def test_several_pictures_one_of_them_broken(photo, tmp_path):
     status, out, err = run("dream.py", photo, "broken.png", "other.jpg", "-o", "dreams", *TINY, cwd=tmp_path)
     assert status == 1 and "1 of 3" in err
     assert sorted(p.name for p in (tmp_path / "dreams").iterdir()) == ["other_dream.png", "photo_dream.png"]
+
+
+def test_no_picture_ends_a_batch(photo, tmp_path):
+    """Names that are no UTF-8 or as long as a disk takes; what is broken, a video, or cannot be written."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = ["x" * 247 + ".png", "12:30.png", "new\nline.png"] + ([] if sys.platform == "darwin" else ["caf\udce9.png"])
+    for name in ("a.png", *names, "z.jfif"):
+        shutil.copy(photo, folder / name)
+    (folder / "b.jpg").write_bytes(photo.read_bytes()[:300])
+    (folder / "c.png").write_bytes(b"\0\0\0\x20ftypisom\0\0\2\0")
+    (tmp_path / "out" / "a_dream.png").mkdir(parents=True)
+    status, out, err = run("dream.py", "in", "-o", "out", *TINY, cwd=tmp_path)
+    assert status == 1 and "a_dream.png: is a folder" in err
+    (tmp_path / "out" / "a_dream.png").rmdir()
+    done = subprocess.run(
+        [sys.executable, ROOT / "dream.py", "in", "-o", "out", *TINY],
+        cwd=tmp_path,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+    )
+    assert done.returncode == 1
+    errors = done.stderr.decode("utf-8", "replace").splitlines()
+    assert [line.split(": ")[2] for line in errors[:2]] == ["in/b.jpg", "in/c.png"] and "2 of" in errors[2]
+    assert len(errors) == 3 and "dream_video.py" in errors[1]
+    assert len(list((tmp_path / "out").iterdir())) == len(names) + 2
+
+
+def test_a_small_guide_and_a_video_are_told(photo, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "tiny.png")
+    status, _, err = run("dream.py", photo, "--guide", "tiny.png", "--quiet", cwd=tmp_path)
+    assert status == 1 and err.startswith("dream.py: error: --guide tiny.png: 8 x 8 pixels are too few for inception4c")
+    (tmp_path / "film.png").write_bytes(b"\x1aE\xdf\xa3\x01" + bytes(100))
+    status, _, err = run("dream.py", "film.png", "--quiet", cwd=tmp_path)
+    assert status == 1 and "python dream_video.py takes videos" in err
+
+
+def test_an_animation_gives_its_first_frame_with_a_note(photo, tmp_path):
+    frames = [Image.open(photo).convert("RGB"), Image.new("RGB", Image.open(photo).size)]
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:])
+    loud = [option for option in TINY if option != "--quiet"]
+    status, _, err = run("dream.py", "moving.webp", *loud, cwd=tmp_path)
+    assert status == 0 and "moving.webp: it moves" in err and "dream_video.py" in err
+    assert "moves" not in run("dream.py", photo, *loud, cwd=tmp_path)[2]
+
+
+def test_what_is_transparent_is_white_in_a_jpeg(tmp_path):
+    pixels = np.full((32, 48, 4), (255, 0, 255, 0), np.uint8)
+    pixels[:, :24, :3], pixels[:, :24, 3] = noise_image(32, 24), 255
+    Image.fromarray(pixels).save(tmp_path / "hidden.png")
+    assert run("dream.py", "hidden.png", "-o", "out.jpg", *TINY, cwd=tmp_path)[0] == 0
+    assert read_image(tmp_path / "out.jpg")[4:-4, -8:].min() > 245
 
 
 def test_lists(tmp_path):

@@ -1,6 +1,8 @@
 """dream_video.py: zooming, resuming, films and their sound, as a user meets them."""
 
+import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,14 +17,15 @@ import numpy as np
 import pytest
 from conftest import run, script_command, smooth_image
 from PIL import Image
+from videos import moving_frames, write_video
 
+import dataset.video_writer
 import dream_video
-from dataset.camera import Step, transform_view
+from dataset.camera import Step, close_loop, overlap, transform_view
 from dataset.cli import UserError
 from dataset.drift import statistics
 from dataset.images import read_image
 from dataset.video import constant_rate, read_frames, read_video
-from dream_video import close_loop, overlap
 
 TINY = ["--octaves", "1", "--steps", "1", "--layers", "conv2"]
 NTSC = Fraction(30000, 1001)
@@ -347,6 +350,122 @@ def test_a_film_resumes_too(here, monkeypatch):
     dream("clip.mp4", "-o", "killed", "--blend", 0.5)
     pairs = zip(frames_in("killed"), frames_in("undisturbed"), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def broken_recording(path):
+    """A recording put together of two, whose clock starts anew, with damaged packets of pictures and of sound.
+
+    Of much smaller frames x264 does not always make the same bytes (its mbtree, in assembler).
+    """
+    parts = []
+    for n in range(2):
+        part = write_video(path.parent / f"{n}.ts", moving_frames(10, 96, 160), sound=[{}], format="mpegts")
+        parts.append(bytearray(part.read_bytes()))
+        part.unlink()
+    for kind, number in (("audio", 1), ("video", 4)):
+        path.write_bytes(parts[0])
+        with av.open(str(path)) as container:
+            at = [p.pos for p in container.demux(getattr(container.streams, kind)[0]) if p.size][number]
+        parts[0][at + 30 : at + 150] = b"\xff" * 120
+    path.write_bytes(parts[0] + parts[1])
+
+
+@pytest.mark.parametrize("output", ["dream.mp4", "dream.webm"])
+def test_a_broken_recording_is_dreamed_to_the_end_and_resumes_to_the_same_bytes(here, monkeypatch, capsys, output):
+    broken_recording(here / "clip.ts")
+    dream_video.main(["clip.ts", "-o", output, *TINY, "--blend", "0.5"])
+    told = capsys.readouterr().err
+    assert "its sound: 1 damaged packet is left out" in told
+    whole = Path(output).read_bytes()
+    video = read_video(output)
+    assert len(video.timing.times) >= 15 and video.sound
+    assert 0.7 < float(video.timing.end * video.timing.base) < 0.9
+    Path(output).unlink()
+    keep = dream_video.keep_frame
+
+    def stopped(folder, n, *rest):
+        if n == 12:
+            raise KeyboardInterrupt
+        keep(folder, n, *rest)
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(dream_video, "keep_frame", stopped)
+        dream("clip.ts", "-o", output, "--blend", 0.5)
+    dream("clip.ts", "-o", output, "--blend", 0.5)
+    assert Path(output).read_bytes() == whole
+
+
+def test_sound_that_fails_in_the_middle_leaves_the_pictures(here, monkeypatch, capsys):
+    make_clip(Path("clip.mp4"))
+
+    def failing(video, tracks, out):
+        yield 0
+        raise av.error.InvalidDataError(1, "of no use")
+
+    monkeypatch.setattr("dataset.video_writer.copy_sound", failing)
+    dream_video.main(["clip.mp4", *TINY])
+    assert "the rest of the sound is left out: of no use" in capsys.readouterr().err
+    assert len(read_video("clip_dream.mp4").timing.times) == 8
+
+
+def test_nothing_dreamed_is_lost_to_a_file_that_fails_at_its_end(here, monkeypatch, capsys):
+    """It is written again, without the sound."""
+    make_clip(Path("clip.mp4"))
+    closing, failures = dataset.video_writer.closing, [av.error.InvalidDataError(1, "of no use")]
+
+    @contextlib.contextmanager
+    def failing(container):
+        with closing(container):
+            yield container
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr("dataset.video_writer.closing", failing)
+    dream_video.main(["clip.mp4", *TINY])
+    assert "written without sound, which failed: of no use" in capsys.readouterr().err
+    video = read_video("clip_dream.mp4")
+    assert len(video.timing.times) == 8 and not video.sound
+
+
+def test_names_that_file_systems_take_and_ffmpeg_does_not(here, net):
+    make_clip(Path("clip.mp4"), frames=2, sound=None)
+    for name in ("12:30.mp4", b"caf\xe9.mp4".decode("utf-8", "surrogateescape"), "x" * 251 + ".mp4"):
+        Path("clip.mp4").rename(name)
+        dream(name)
+        Path(name).rename("clip.mp4")
+        made = [path for path in here.iterdir() if path.name != "clip.mp4"]
+        assert len(made) == 1 and len(read_video(made[0]).timing.times) == 2
+        assert made[0].name.endswith("_dream.mp4")
+        made[0].unlink()
+    dream("clip.mp4", "-o", "y" * 251 + ".mp4")
+    assert Path("y" * 251 + ".mp4").exists() and len(list(here.iterdir())) == 2
+
+
+def test_files_are_what_they_are_not_what_they_are_called(photo, here):
+    photo.rename("photo.mp4")
+    dream("photo.mp4", "-o", "zoom", "--frames", 2)
+    make_clip(Path("clip.mp4"), frames=2, sound=None)
+    Path("clip.mp4").rename("clip.jpg")
+    dream("clip.jpg", "-o", "film", "--start", 0.01)
+    assert len(frames_in("zoom")) == 2 and len(frames_in("film")) == 1
+
+
+def test_an_animation_is_a_film(here):
+    frames = [Image.fromarray(smooth_image(32, 48, seed)) for seed in range(3)]
+    frames[0].save("a.webp", save_all=True, append_images=frames[1:], duration=80)
+    for output in ("b.webp", "c.webp"):
+        dream("a.webp" if output == "b.webp" else "b.webp", "-o", output)  # the second is one of our own
+        video = read_video(output)
+        assert len(video.timing.times) == 3 and float(video.timing.end * video.timing.base) == 0.24
+
+
+def test_what_changed_is_told_in_words(photo, here, monkeypatch):
+    half_done(photo, monkeypatch)
+    Image.fromarray(smooth_image(33, 47, seed=9)).save(photo)
+    with pytest.raises(UserError) as told:
+        dream(photo, "-o", "zoom.gif", "--frames", 6, "--guide", photo)
+    assert "the file that is dreamed on, has changed" in str(told.value)
+    assert not re.search("[0-9a-f]{32}", str(told.value))
 
 
 # --- Dreams that stick ---

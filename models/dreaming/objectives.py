@@ -5,6 +5,8 @@ import numpy as np
 
 CONCEPT_LINEAR = 0.001  # the share of z itself in a concept's objective
 
+from dataset.cli import UserError
+
 
 def objective_function(net, targets, features=None):
     """Return a function image (H x W x 3 mx.array) -> the weighted sum over the targets of
@@ -44,18 +46,30 @@ def concept_objective(activation, concept, linear):
 
 
 class Guide:
-    """An image to dream of, H x W x 3, 0..255, whose features are computed once for any number of dreams."""
+    """An image to dream of, H x W x 3, 0..255, whose features are computed once for any number of dreams.
 
-    def __init__(self, image):
-        self.image = image
+    path: the file it comes from, for messages.
+    """
+
+    def __init__(self, image, path=None):
+        self.image, self.path = image, path
         self.cached = {}
 
     def features(self, net, targets):
-        """Return its activation at each target, 1 x h x w x C."""
+        """Return its activation at each target, 1 x h x w x C. Raises UserError where it is too small for them."""
         key = id(net), tuple(targets)
         if key not in self.cached:
-            activations = net.activations(self.image[None], [target.layer for target in targets])
-            self.cached[key] = [target.select(activations[target.layer]) for target in targets]
+            layers = [target.layer for target in targets]
+            try:
+                activations = net.activations(self.image[None], layers)
+                found = [target.select(activations[target.layer]) for target in targets]
+            except ValueError:  # a window larger than its input
+                found = []
+            if not found or not all(min(features.shape) for features in found):
+                size = "{1} x {0} pixels".format(*self.image.shape)
+                name = f"{self.path}: {size}" if self.path else size
+                raise UserError(f"--guide {name} are too few for {', '.join(layers)}: take a larger picture")
+            self.cached[key] = found
             mx.eval(self.cached[key])
         return self.cached[key]
 

@@ -206,7 +206,7 @@ NOT_SETTINGS = ("model", "weights", "width", "max_size", "noise", "visualize", "
 def settings(args):
     """Return the keyword arguments of deepdream() from parsed options. Files that they name are read here, once."""
     options = {name: getattr(args, name) for name in OPTIONS if name not in NOT_SETTINGS}
-    options["guide"] = Guide(read_image(args.guide)) if args.guide else None
+    options["guide"] = Guide(read_image(args.guide), args.guide) if args.guide else None
     options["mask"] = read_image(args.mask) @ LUMA if args.mask else None
     options["decorrelate"] = load_matrix(args.decorrelate) if isinstance(args.decorrelate, str) else args.decorrelate
     return options

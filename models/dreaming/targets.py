@@ -1,6 +1,7 @@
 """Targets: what a dream enhances, as a command line or a script names it."""
 
 import re
+import unicodedata
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -128,12 +129,17 @@ def classes_called(classes, name):
     classes: names, each with its synonyms after commas ("tabby, tabby cat"), or None.
     """
     names = [[whole, *(part.strip() for part in whole.split(","))] for whole in classes or []]
-    folded = [[part.casefold() for part in parts] for parts in names]
-    for candidates, wanted in ((names, name), (folded, name.casefold())):
+    folded = [[fold(part) for part in parts] for parts in names]
+    for candidates, wanted in ((names, name), (folded, fold(name))):
         for part in (0, 1):  # the whole text, then the first of its names
             if found := [i for i, parts in enumerate(candidates) if parts[part] == wanted]:
                 return found
-    return [i for i, parts in enumerate(folded) if name.casefold() in parts]
+    return [i for i, parts in enumerate(folded) if fold(name) in parts]
+
+
+def fold(name):
+    """Return a name as it is compared: in lower case, its accents composed (a Mac may decompose them)."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def classes_with_word(classes, words):

@@ -2,6 +2,7 @@
 
 import contextlib
 
+from dataset.files import shorten
 from dataset.images import write_animation, write_image
 
 
@@ -20,7 +21,7 @@ def timelapse(image, output, every, how):
         if not every or count % every:
             return
         if how == "pictures":
-            write_image(output.with_suffix(".frames") / f"{count:04}.png", current())
+            write_image(output.with_name(shorten(output.stem, ".frames")) / f"{count:04}.png", current())
         else:
             frames.append(current())
 
@@ -28,6 +29,6 @@ def timelapse(image, output, every, how):
         yield keep
     finally:
         if len(frames) > 1:
-            path = output.with_name(f"{output.stem}_growth.{how}")
+            path = output.with_name(shorten(output.stem, f"_growth.{how}"))
             write_animation(path, frames)
             print(path, flush=True)

@@ -1,6 +1,7 @@
 """A training run, and how it is kept on disk: begun, saved and resumed."""
 
 import argparse
+import os
 import shlex
 import shutil
 import sys
@@ -67,13 +68,7 @@ def start_or_resume(run):
     optimizers = [optimizer for optimizer, _, _ in run.optimizers]
     if run.first and args.resume:
         stored = checkpoints.read_state(file)
-        differing = [key for key, value in run.settings.items() if stored["settings"].get(key) != value]
-        if differing:
-            key = differing[0]
-            raise UsageError(
-                f"--resume: the run was begun with another {key.replace('_', ' ')}: "
-                f"{stored['settings'].get(key)}, not {run.settings[key]}"
-            )
+        check_same(args.folder, stored, run.settings, list(run.net.classes))
         checkpoints.restore(file, run.net, optimizers)
         run.state = State.from_json(stored["state"])
     elif run.first:
@@ -84,11 +79,29 @@ def start_or_resume(run):
             )
         shutil.rmtree(args.run, ignore_errors=True)
         with atomic_write(args.run / "command") as temporary:
-            temporary.write_text(shlex.join(["python", *sys.argv]) + "\n")
+            temporary.write_bytes(os.fsencode(shlex.join(["python", *sys.argv])) + b"\n")
     if args.resume:  # the other machines need no copy of the file
         checkpoints.broadcast(run.net, optimizers, run.group)
         numbers = [run.state.epoch, run.state.step] if run.first else [0, 0]
         run.state.epoch, run.state.step = mx.distributed.all_sum(mx.array(numbers), group=run.group).tolist()
+
+
+def check_same(folder, stored, settings, classes):
+    """Raise UsageError where a run is resumed with other settings, classes or images than those of its checkpoint."""
+    then = stored.get("classes")
+    if then and then != classes:
+        changes = {"new": sorted(set(classes) - set(then)), "gone": sorted(set(then) - set(classes))}
+        words = "; ".join(f"{word}: {', '.join(names)}" for word, names in changes.items() if names)
+        raise UsageError(
+            f"--resume: the run was begun with {len(then)} classes, now there are {len(classes)} ({words})"
+        )
+    for key, value in settings.items():
+        before = stored["settings"].get(key)
+        if before == value:
+            continue
+        if key == "pictures":  # a checksum, which would tell nobody anything
+            raise UsageError(f"--resume: the pictures in {folder} are not those that the run was begun with")
+        raise UsageError(f"--resume: the run was begun with another {key.replace('_', ' ')}: {before}, not {value}")
 
 
 def settings_of(args, net, train_set):
@@ -98,12 +111,12 @@ def settings_of(args, net, train_set):
     settings = {name: getattr(args, name) for name in names}
     settings |= {"model": net.metadata.model, "aux": net.metadata.aux, "base": net.metadata.source_sha256}
     images = "".join(f"{path} {label}" for path, label in zip(train_set.paths, train_set.labels, strict=True))
-    settings |= {"augmentation": repr(args.augmentation), "pictures": zlib.crc32(images.encode())}
+    settings |= {"augmentation": repr(args.augmentation), "pictures": zlib.crc32(os.fsencode(images))}
     return settings
 
 
 def save(run):
     if run.first:
-        state = {"settings": run.settings, "state": run.state.to_json()}
+        state = {"settings": run.settings, "state": run.state.to_json(), "classes": list(run.net.classes)}
         optimizers = [optimizer for optimizer, _, _ in run.optimizers]
         checkpoints.write(run.args.run / "checkpoint.npz", run.net, optimizers, state)

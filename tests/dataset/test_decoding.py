@@ -120,6 +120,12 @@ def test_orientation_is_read_whatever_its_type_and_whatever_else_is_wrong(tmp_pa
     assert read_rgb(tmp_path / "a.jpg").size == (24, 40)
 
 
+def test_a_tiff_is_turned_whatever_is_wrong_with_its_exif(tmp_path):
+    Image.fromarray(corners()).save(tmp_path / "a.tif", tiffinfo={0x0112: 6, 0x8769: 0xFFFFFF})
+    image = read_image(tmp_path / "a.tif")
+    assert image.shape == (40, 24, 3) and np.array_equal(image[0, 0], CORNERS[1, 0])
+
+
 def test_exif_behind_the_pixels_of_a_png_counts(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -264,6 +270,18 @@ def test_alpha_of_every_format_is_kept_and_what_nobody_sees_is_white(tmp_path, s
         assert np.array_equal(shown[0, -1], (255, 255, 255))
 
 
+def test_alpha_that_a_bitmap_leaves_unused_hides_nothing(tmp_path):
+    header = struct.pack("<IiiHHIIiiII", 108, 2, 1, 1, 32, 3, 8, 0, 0, 0, 0)
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + b"\0" * 48
+    for alpha, expected in ((0, None), (7, [[7, 0]])):
+        pixels = bytes([30, 20, 10, alpha, 60, 50, 40, 0])
+        start = b"BM" + struct.pack("<IHHI", 14 + 108 + 8, 0, 0, 14 + 108)
+        (tmp_path / "a.bmp").write_bytes(start + header + masks + pixels)
+        image, found = read_image_and_alpha(tmp_path / "a.bmp")
+        assert np.array_equal(image[0, 0], (10, 20, 30))
+        assert found is None if expected is None else found.tolist() == expected
+
+
 def test_resizing_brings_no_hidden_color_to_the_edge(tmp_path):
     pixels = np.full((40, 40, 4), (0, 0, 0, 255), np.uint8)
     pixels[:, 20:] = 255, 0, 255, 0
@@ -287,6 +305,9 @@ def test_large_images_are_reduced_while_they_are_decoded(tmp_path, monkeypatch):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(levels).save(tmp_path / "f.jpg", quality=95, exif=exif)
+    Image.fromarray(levels).save(tmp_path / "g.webp", quality=95)
+    Image.fromarray(np.dstack([levels, alpha])).save(tmp_path / "h.webp", quality=95)
+    Image.fromarray(np.dstack([levels, alpha])).save(tmp_path / "i.webp", lossless=True)
     for path in sorted(tmp_path.iterdir()):
         whole = read_image_and_alpha(path, max_size=40)
         with monkeypatch.context() as patch:
@@ -322,19 +343,27 @@ def test_what_takes_too_much_memory_is_refused_before_it_is_unpacked(tmp_path, m
 
 def test_the_first_page_that_is_no_preview_is_read_and_raw_photos_are_told(tmp_path):
     small, large = Image.new("RGB", (20, 10), "red"), Image.new("RGB", (200, 100), "blue")
-    small.save(tmp_path / "a.tif", save_all=True, append_images=[large], tiffinfo={254: 1})
-    data = bytearray((tmp_path / "a.tif").read_bytes())
-    assert read_image(tmp_path / "a.tif").shape in ((100, 200, 3), (10, 20, 3))
+    small.encoderinfo, large.encoderinfo = {"tiffinfo": {254: 1}}, {"tiffinfo": {254: 0}}
+    small.save(tmp_path / "a.tif", save_all=True, append_images=[large])
+    assert read_image(tmp_path / "a.tif").shape == (100, 200, 3)
+    small = Image.new("RGB", (20, 10), "red")
     small.save(tmp_path / "b.tif", tiffinfo={254: 1, 50706: b"\1\4\0\0"})
     with pytest.raises(ImageError, match="raw photo, of which only a preview of 20 x 10"):
         read_image(tmp_path / "b.tif")
-    for name, start in (
-        ("c.cr2", b"II\x2a\0\x10\0\0\0CR\2\0"),
-        ("d.raf", b"FUJIFILMCCD-RAW 0201"),
-        ("e.cr3", b"\0\0\0\x18ftypcrx \0\0\0\1"),
-    ):
-        (tmp_path / name).write_bytes(start + data)
+    cr2, cr3 = b"II\x2a\0\x10\0\0\0CR\2\0", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom"
+    for name, start in (("c.cr2", cr2), ("d.raf", b"FUJIFILMCCD-RAW 0201"), ("e.jpg", cr3)):
+        (tmp_path / name).write_bytes(start + (tmp_path / "b.tif").read_bytes())
         with pytest.raises(ImageError, match="a raw photo .*: develop it"):
+            read_image(tmp_path / name)
+
+
+def test_raw_photos_that_pillow_does_not_open_are_told(tmp_path):
+    entries = [(256, 4, 1, 8), (257, 4, 1, 8), (259, 3, 1, 65535), (262, 3, 1, 32803)]
+    table = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    data = b"II\x2a\0\x08\0\0\0" + struct.pack("<H", len(entries)) + table + bytes(100)
+    for name, text in (("a.PEF", "a raw photo: develop it"), ("a.tif", "damaged, or of a kind that is not read")):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ImageError, match=text):
             read_image(tmp_path / name)
 
 

@@ -1,9 +1,12 @@
 """dataset/folder.py: classes and images are found, nested, linked and split, and nothing else."""
 
 import os
+import sys
+import unicodedata
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dataset import find_images, read_folder
 from dataset.cli import UserError
@@ -78,3 +81,54 @@ def test_folders_without_pictures_are_explained(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     read_folder(tmp_path)
     assert "empty: no pictures; the class is left out" in capsys.readouterr().err
+
+
+def test_thumbnails_and_bins_of_network_disks_are_left_out(tmp_path):
+    save_noise(tmp_path / "leaf" / "0.png")
+    junk = ("@eaDir", "#recycle", "#snapshot", "lost+found", "$RECYCLE.BIN", "System Volume Information", "@Recycle")
+    for name in junk:
+        save_noise(tmp_path / name / "0.png")
+        save_noise(tmp_path / "leaf" / name / "0.jpg" / "SYNOPHOTO_THUMB_M.jpg")
+    train, _ = read_folder(tmp_path)
+    assert train.classes == ("leaf",) and len(train) == 1
+    assert len(find_images(tmp_path)) == 1
+
+
+def test_images_are_found_whatever_they_are_called(tmp_path):
+    image = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "a").mkdir()
+    for name in ("1.jfif", "2.JPE", "3.jfi", "4", "5.jpg_1", "6.thumb.data"):
+        image.save(tmp_path / "a" / name, format="JPEG")
+    image.save(tmp_path / "a" / "7.avif")
+    for name in ("photo.jpg~", "photo.jpg.bak", "photo.jpg.crdownload"):
+        image.save(tmp_path / "a" / name, format="JPEG")
+    (tmp_path / "a" / "8.mp4").write_bytes(b"\0\0\0\x20ftypisom")
+    (tmp_path / "a" / "9.txt").write_text("BMs are no bitmaps"[2:])
+    names = [os.path.basename(path) for path in find_images(tmp_path)]
+    assert names == ["1.jfif", "2.JPE", "3.jfi", "4", "5.jpg_1", "6.thumb.data", "7.avif"]
+    assert len(read_folder(tmp_path)[0]) == 7
+
+
+def test_one_name_composed_and_decomposed_is_one_class(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "k\u00e4fer") for form in ("NFC", "NFD"))
+    save_noise(tmp_path / "split" / "train" / composed / "0.png")
+    save_noise(tmp_path / "split" / "val" / decomposed / "1.png")
+    train, val = read_folder(tmp_path / "split")
+    assert train.classes == val.classes == (composed,) and len(train) == len(val) == 1
+    save_noise(tmp_path / "two" / composed / "0.png")
+    save_noise(tmp_path / "two" / decomposed / "1.png")
+    if len(list((tmp_path / "two").iterdir())) == 2:  # some file systems have made one folder of them
+        with pytest.raises(UserError, match="NFC and NFD"):
+            read_folder(tmp_path / "two")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file names are UTF-8")
+def test_names_that_are_no_utf8_are_names_like_others(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    for number in b"123":
+        os.link(tmp_path / "x.png", folder + b"/\xff" + bytes([number]) + b".png")
+    train, val = read_folder(tmp_path, val=0.3)
+    assert train.classes == ("caf\u00e9",) and train.counts.tolist() == [2] and len(val) == 1
+    assert all(os.path.exists(path) for path in train.paths)

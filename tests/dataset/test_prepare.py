@@ -87,8 +87,10 @@ def test_each_fault_is_found_and_nothing_else(raw, tmp_path):
 
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in raw.rglob("*") if path.is_file()}
     done = run(raw, "-o", tmp_path / "out", "--size", 48, "--fit", "crop")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr  # what is broken is named, and what is no image is not
     assert read_image(tmp_path / "out" / "ant" / "0.jpg").shape == (48, 48, 3)
+    named = [line for line in done.stderr.splitlines() if line.startswith("prepare.py: error: ")]
+    assert len(named) == len(done.stderr.splitlines()) == 10 and not any("notes.txt" in line for line in named)
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
     rows = report(tmp_path / "out")
     assert {os.path.relpath(path, raw): row["reason"] for path, row in rows.items()} == planted
@@ -175,6 +177,33 @@ def test_modes_orientation_and_names(tmp_path):
         with Image.open(tmp_path / "out" / name) as picture:
             assert picture.mode == "RGB" and picture.format == "JPEG"
             assert picture.size == ((32, 43) if "turned" in name else (43, 32))
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file names are UTF-8")
+def test_every_name_that_a_disk_takes_is_taken(tmp_path):
+    raw = tmp_path / "raw" / "a"
+    names = ["12:30.png", "new\nline.png", "\u202egnp.png", "\U0001f40c.png"]
+    names += ["caf\udce9.png", "x" * 250 + ".png", "\u00e4" * 120 + ".png", "-o.png"]
+    for seed, name in enumerate(names):
+        save(scene(seed), raw / name, format="PNG")
+    save(scene(20), raw / ("deep" * 60) / ("name" * 60 + ".png"))
+    (raw / "bad\udcff\n.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    options = {"capture_output": True, "timeout": 60, "env": environment}
+    command = [
+        sys.executable,
+        ROOT / "dataset" / "prepare.py",
+        tmp_path / "raw",
+        "-o",
+        tmp_path / "out",
+        "--size",
+        "32",
+    ]
+    done = subprocess.run([*command, "--size", "32", "--quiet"], **options)
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and b"bad\xff .png: broken picture" in done.stderr
+    assert len(written(tmp_path / "out")) == len(names) + 1
+    assert b"bad\xff" in (tmp_path / "out" / "report.csv").read_bytes()
 
 
 def test_several_sources_are_merged_and_a_later_run_reads_only_what_is_new(raw, tmp_path):

@@ -13,14 +13,15 @@ from PIL import Image
 
 from dataset.cli import UserError
 from dataset.images import TEXT_KEY
-from dataset.video import constant_rate, read_frames, read_video, video_writer
+from dataset.video import constant_rate, read_frames, read_video
+from dataset.video_writer import video_writer
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "webm", "gif", "webp"])
 def test_every_format_shows_the_frames(here, suffix):
     shown = [smooth_image(33, 47, seed) for seed in range(4)]
     with video_writer(
-        f"film.{suffix}", constant_rate(4, 25), quality=95, text=to_text({"options": {"zoom": 2}})
+        f"film.{suffix}", constant_rate(4, 25), (33, 47), quality=95, text=to_text({"options": {"zoom": 2}})
     ) as write:
         for levels in shown:
             write(levels)
@@ -44,13 +45,13 @@ def test_every_format_shows_the_frames(here, suffix):
 
 def test_a_missing_encoder_is_told(here, monkeypatch):
     monkeypatch.setattr(av, "codecs_available", {"aac"})
-    with pytest.raises(UserError, match="without libx264"), video_writer("film.mp4", constant_rate(1, 25)):
+    with pytest.raises(UserError, match="without libx264"), video_writer("film.mp4", constant_rate(1, 25), (8, 8)):
         pass
 
 
 def test_quality_changes_the_size(here):
     for quality in (10, 90):
-        with video_writer(f"{quality}.mp4", constant_rate(2, 25), quality) as write:
+        with video_writer(f"{quality}.mp4", constant_rate(2, 25), (64, 64), quality) as write:
             write(smooth_image(64, 64))
             write(smooth_image(64, 64, 1))
     assert Path("90.mp4").stat().st_size > 1.5 * Path("10.mp4").stat().st_size

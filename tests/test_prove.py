@@ -1,0 +1,52 @@
+"""tests/tools/prove.py: a short run of what it proves at length, and that it sees what it is to see."""
+
+import subprocess
+import sys
+
+from conftest import ROOT
+
+PROVE = ROOT / "tests" / "tools" / "prove.py"
+
+
+def prove(*arguments):
+    return subprocess.run([sys.executable, PROVE, *arguments], capture_output=True, text=True, timeout=300)
+
+
+def test_mutated_pictures_give_an_image_or_one_line():
+    done = prove("mutations", "pictures", "--count", "400", "--seed", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("400 mutated pictures: ") and "0 failures" in done.stdout
+
+
+def test_mutated_films_give_a_video_or_one_line():
+    done = prove("mutations", "films", "--count", "60", "--seed", "1")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("60 mutated films: ") and "0 failures" in done.stdout
+
+
+def test_tracebacks_noise_and_dead_processes_are_seen(tmp_path):
+    """The same tool on a kind of files whose reader fails in every way."""
+    (tmp_path / "bad.py").write_text(
+        f"""import os, sys
+sys.path.insert(0, {str(PROVE.parent)!r})
+import prove
+class Bad:
+    samples = staticmethod(lambda: {{"a": b"0123456789abcdef"}})
+    def attempt(path):
+        number = int(path.name.split("-")[0])
+        if number == 1:
+            raise ValueError("not told")
+        if number == 2:
+            os.write(2, b"libnoise")
+        if number == 60:
+            os._exit(3)
+        return "an image"
+prove.KINDS["bad"] = Bad
+sys.exit(prove.main(["mutations", "bad", "--count", "110", "--jobs", "1"]))
+"""
+    )
+    done = subprocess.run([sys.executable, tmp_path / "bad.py"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "58 mutated bad: 58 an image" in done.stdout and "3 failures" in done.stdout
+    for words in ("not told", "libnoise", "bad 50 to 99: the process died"):
+        assert words in done.stdout
