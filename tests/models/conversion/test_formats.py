@@ -151,7 +151,7 @@ def test_what_python_2_wrote(tmp_path):
     ],
 )
 def test_tensors_beyond_their_storage_are_refused(tmp_path, lie):
-    refused(pickled(tmp_path, tensor_pickle(**lie)), "damaged")
+    refused(pickled(tmp_path, tensor_pickle(**lie)), "damaged|larger than the file")
 
 
 def test_a_pickle_of_endless_instructions_is_refused(tmp_path):
@@ -285,7 +285,7 @@ def test_torch7_modules_come_in_the_order_of_the_layers(tmp_path):
         ],
     )
     found = formats.read(put(tmp_path / "x.t7", foreign.t7({"epoch": 3, "model": net, "copy": net})))
-    assert found.in_order
+    assert found.order == "modules"
     assert list(found.arrays) == [
         *("model.1.weight", "model.1.bias"),
         *(f"model.2.1.{key}" for key in ("weight", "bias", "running_mean", "running_var")),
@@ -300,7 +300,7 @@ def test_torch7_modules_come_in_the_order_of_the_layers(tmp_path):
 def test_torch7_tables_keep_their_keys(tmp_path):
     value = {"conv1": {"weight": np.ones((2, 3), np.float32)}, "list": [np.zeros(1, np.float32), np.ones(1)], "n": None}
     found = formats.read(put(tmp_path / "x.t7", foreign.t7(value)))
-    assert not found.in_order and set(found.arrays) == {"conv1.weight", "list.1", "list.2"}
+    assert found.order == "names" and set(found.arrays) == {"conv1.weight", "list.1", "list.2"}
 
 
 def test_torch7_refusals(tmp_path):
@@ -337,7 +337,7 @@ def stand_ins(model, aux=False, num_classes=None):
 
 
 def converted(arrays, model=None, hint="", **options):
-    return state_dict.convert_state_dict(Checkpoint(arrays, **options), model, hint)
+    return state_dict.convert_state_dict(Checkpoint(arrays, **options), model, hint)[:2]
 
 
 def same(found, wanted):
@@ -399,12 +399,12 @@ def test_torch7_by_order():
         array = as_torch(arrays)[key]
         flat = array.ndim == 4 and i % 4 == 0  # SpatialConvolutionMM's
         theirs[f"{i // 2}.{key.rpartition('.')[2]}"] = array.reshape(len(array), -1) if flat else array
-    found, metadata = converted(theirs, in_order=True)
+    found, metadata = converted(theirs, order="modules")
     same(found, arrays)
     assert (metadata.model, metadata.num_classes) == ("vgg16", 12)
     theirs.popitem()
     with pytest.raises(UserError, match="16 layers, one after another, are not those of any network here"):
-        converted(theirs, in_order=True)
+        converted(theirs, order="modules")
 
 
 def test_torch7_residual_net_with_biases_of_zero():
@@ -416,7 +416,7 @@ def test_torch7_residual_net_with_biases_of_zero():
         theirs[f"{number[module]}.{field}"] = array
         if array.ndim == 4:
             theirs[f"{number[module]}.bias"] = np.zeros(len(array), np.float32)
-    found, metadata = converted(theirs, in_order=True)
+    found, metadata = converted(theirs, order="modules")
     same(found, arrays)
     assert metadata.model == "resnet50"
 
