@@ -225,8 +225,8 @@ def build_parser():
         "files",
         nargs="*",
         metavar="FILE",
-        help="checkpoints to convert: .pth, .pt, .ckpt, .pth.tar, .caffemodel, .safetensors, .t7, .npz, pickled arrays; "
-        "without any, all that lie in toConvert/, which is emptied",
+        help="checkpoints to convert: .pth, .pt, .ckpt, .caffemodel, .safetensors, .t7, .npz, pickled arrays; without "
+        "any, all that lie in toConvert/, which is emptied",
     )
     p.add_argument("-o", "--output", metavar="OUT", help="file to write (default: models/weights/NETWORK_mlx.npz)")
     p.add_argument("--model", metavar="NETWORK", help="what the files are (default: recognised from their parameters)")

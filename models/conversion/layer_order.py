@@ -16,7 +16,8 @@ FIELDS = {
     "running_var": ("var", "moving_variance"),
 }
 TO_TORCH = {theirs: ours for ours, names in FIELDS.items() for theirs in names}
-COLLECTIONS = ("params", "batch_stats", "state")  # flax's and haiku's, of one network
+COLLECTIONS = ("params", "batch_stats", "state")  # of one network, in flax and haiku
+PARTS = 200  # of a file that are tried
 
 
 def match_modules(arrays, model=None):
@@ -39,27 +40,35 @@ def match_channels_last(arrays, model=None):
     """Give arrays with kernels H x W x I x O, matrices I x O, ours: (arrays in torch's layout, names of the unused).
 
     Layers of a kind (convolutions, batch norms, fully connected) are taken by the order in the file, or else by
-    that of their names ("Conv_2" before "Conv_10"). What follows a network's convolutions need not be there.
+    that of their names ("Conv_2" before "Conv_10"). What follows a network's convolutions need not be there, and
+    something else may lie beside the network. Raises UserError where there is no such network.
     """
-    arrays, unused = one_network(arrays)
-    layers = {}
-    for key, array in arrays.items():
-        module, _, field = key.rpartition(".")
-        layers.setdefault(module, {})[TO_TORCH.get(field, field)] = array
-    layers = {module: layer for module, layer in layers.items() if "weight" in layer or "running_mean" in layer}
-    for order in (list(layers), sorted(layers, key=natural)):
-        kinds = sorted((layers[module] for module in order), key=kind)  # a stable sort
-        for name in [model] if model else REGISTRY:
-            for classifier in (True, False):
-                own = group_by_module(shapes_of(name, classifier=classifier))
-                own = dict(sorted(own.items(), key=lambda item: kind(item[1])))
-                if len(own) != len(kinds):
-                    continue
-                found = match_layers(own, channels_first(kinds), REGISTRY[name].num_classes)
+    for part in parts_of(arrays):
+        layers = {}
+        for key, array in without_collections(part).items():
+            module, _, field = key.rpartition(".")
+            layers.setdefault(module, {})[TO_TORCH.get(field, field)] = array
+        layers = {module: layer for module, layer in layers.items() if "weight" in layer}
+        for order in (list(layers), sorted(layers, key=natural)):
+            found = match_by_kind([layers[module] for module in order], model)
+            if found:
+                return found, [key for key in arrays if key not in part]
+    shapes = {key: array.shape for key, array in arrays.items()}
+    raise UserError(f"{no_match(len(group_by_module(arrays)), model)}: {describe(shapes)}")
+
+
+def match_by_kind(layers, model):
+    """Return {our path: array in torch's layout} if a network has as many layers of each kind, of these shapes."""
+    theirs = sorted(layers, key=kind)  # which keeps the order of layers of one kind
+    for name in [model] if model else REGISTRY:
+        for classifier in (True, False):
+            own = group_by_module(shapes_of(name, classifier=classifier))
+            own = dict(sorted(own.items(), key=lambda item: kind(item[1])))
+            if len(own) == len(theirs):
+                found = match_layers(own, channels_first(theirs), REGISTRY[name].num_classes)
                 if found:
-                    return found, unused
-    found = describe({key: array.shape for key, array in arrays.items()}) if arrays else "there are no arrays in it"
-    raise UserError(f"{no_match(len(layers), model)}: {found}")
+                    return found
+    return None
 
 
 def no_match(count, model):
@@ -67,21 +76,27 @@ def no_match(count, model):
     return f"its {count} layers, one after another, are not those of {model or 'any network here'} ({', '.join(names)})"
 
 
-def one_network(arrays):
-    """Join the collections that flax keeps apart, and leave out what stands beside them (optimizers'): (arrays,
-    names left out).
-    """
-    joined, unused = {}, []
-    top = {key.partition(".")[0] for key in arrays}
-    if not top.isdisjoint(COLLECTIONS):
-        for key, array in arrays.items():
-            collection, _, rest = key.partition(".")
-            if collection in COLLECTIONS:
-                joined[rest] = array
-            else:
-                unused.append(key)
-        return joined, unused
-    return arrays, unused
+def parts_of(arrays):
+    """Yield the arrays, then those below each of their containers, from the outermost in."""
+    waiting = [("", arrays)]
+    for _ in range(PARTS):
+        if not waiting:
+            return
+        prefix, part = waiting.pop(0)
+        yield part
+        below = {}
+        for key, array in part.items():
+            head, dot, _ = key.removeprefix(prefix).partition(".")
+            if dot:
+                below.setdefault(f"{prefix}{head}.", {})[key] = array
+        waiting += below.items()
+
+
+def without_collections(arrays):
+    """Join the parameters and the statistics that flax and haiku keep apart, in "params" and "batch_stats"."""
+    return {
+        ".".join(part for part in key.split(".") if part not in COLLECTIONS): array for key, array in arrays.items()
+    }
 
 
 def kind(layer):
