@@ -191,7 +191,7 @@ def print_list():
 def print_info(path):
     """Print what a weights file says of itself, a line a fact."""
     arrays, metadata = weights_file.read(path)
-    classes = metadata.classes or []
+    classes = [name.split(",")[0] for name in metadata.classes or []]
     names = f" ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''})" if classes else ", without names"
     count = metadata.num_classes
     facts = {

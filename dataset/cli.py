@@ -51,31 +51,39 @@ class HelpFormatter(argparse.HelpFormatter):
         return f"{text} (default: %(default)s)"
 
 
-def whole_number(least):
+def whole_number(least, most=float("inf")):
     """A type for argparse."""
 
     def parse(text):
         value = int(text)
-        if value < least:
+        if not least <= value <= most:
             raise ValueError
         return value
 
-    parse.__name__ = f"whole number of at least {least}"
+    parse.__name__ = f"whole number of at least {least}" + (f" and at most {most}" if most < float("inf") else "")
     return parse
 
 
-def number(above=None, least=None, most=float("inf")):
+def number(above=None, least=None, most=float("inf"), below=float("inf")):
     """A type for argparse: a finite number."""
 
     def parse(text):
         value = float(text)
-        if not (value > above if least is None else value >= least) or not value <= most or value == float("inf"):
+        if not (value > above if least is None else value >= least) or not value <= most or not value < below:
             raise ValueError
         return value
 
     low = f"above {above}" if least is None else f"of at least {least}"
-    parse.__name__ = f"number {low}" + (f" and at most {most}" if most < float("inf") else "")
+    high = {most: f" and at most {most}", below: f" and below {below}"}
+    parse.__name__ = f"number {low}" + high[min(high)] * (min(high) < float("inf"))
     return parse
+
+
+def npz_path(text):
+    """A type for argparse: where an .npz file is to be written."""
+    if not text.endswith(".npz"):
+        raise argparse.ArgumentTypeError(f"{text}: its name must end in .npz")
+    return Path(text)
 
 
 def picture_size(text):

@@ -14,7 +14,7 @@ def normalize_matrix(matrix):
 
 
 def load_matrix(path):
-    """M (3, 3) float64, RGB, 0..1, with M M^T the covariance of colours, from a file written by `calc_cm.py -o`.
+    """Return M (3, 3) float64, RGB, 0..1, with M M^T the covariance of colors, from a file that calc_cm.py wrote.
 
     Raises UserError where there is no such file, or another kind of file.
     """

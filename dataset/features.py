@@ -95,21 +95,21 @@ def fingerprint(folder, arrays, *settings):
 
 
 class FeatureLoader:
-    """Serves features as dataset.Loader serves pictures: the same epochs, the same shares of the ranks.
+    """Serves features as dataset.Loader serves pictures: the same epochs, the same share for each process.
 
     features: (N, views, ...), from compute_features(). With an `augmentation` an epoch is a shuffle in full batches,
     and its `flip` the probability of the mirror image; without, it is every picture once.
     """
 
-    def __init__(self, folder, features, batch_size, augmentation=None, *, seed=0, rank=0, ranks=1):
+    def __init__(self, folder, features, batch_size, augmentation=None, *, seed=0, rank=0, world_size=1):
         first = features.reshape(len(features), -1)[:, 0]
         self.rows = np.flatnonzero(~np.isnan(first))
         if not len(self.rows):
             raise UserError("no picture of the set can be read")
         self.folder, self.features = folder, features
         paths = tuple(folder.paths[i] for i in self.rows)
-        self.plan = Plan(paths, batch_size, 0, augmentation, seed, rank, ranks)
-        self.waited = 0.0
+        self.plan = Plan(paths, batch_size, 0, augmentation, seed, rank, world_size)
+        self.data_seconds = 0.0
 
     def __len__(self):
         return self.plan.steps
@@ -122,9 +122,11 @@ class FeatureLoader:
             began = time.perf_counter()
             places = np.array(plan.rows(epoch, step))
             rows = self.rows[order[places]]
-            draws = [np.random.default_rng((plan.seed, epoch, p * plan.ranks + plan.rank)).random() for p in places]
+            draws = [
+                np.random.default_rng((plan.seed, epoch, p * plan.world_size + plan.rank)).random() for p in places
+            ]
             batch = self.features[rows, (np.array(draws) < flip).astype(int)]
-            self.waited += time.perf_counter() - began
+            self.data_seconds += time.perf_counter() - began
             yield batch, self.folder.labels[rows]
 
     def close(self):

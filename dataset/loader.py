@@ -8,12 +8,10 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from dataset.augment import Augmentation, centre_crop
+from dataset.augment import Augmentation, center_crop
 from dataset.cli import UserError, log
-from dataset.images import read_image, to_uint8
+from dataset.images import read_image, read_rgb, to_uint8
 from dataset.workers import Workers, cores
-
-MAX_PIXELS = 128_000_000  # a picture beyond it would cost a worker gigabytes; prepare.py leaves those out too
 
 
 class Loader:
@@ -21,11 +19,11 @@ class Loader:
 
     With an `augmentation` (training) an epoch is a shuffle of the folder in full batches, the rest of it dropped;
     without (evaluation) it is every picture once, in order. `size`: side of the square images, pixels. `rank` of
-    `ranks` processes that train together takes its share of each epoch, equally long for all when training.
+    `world_size` processes that train together takes its share of each epoch, equally long for all when training.
     `workers`: processes (None: all cores but one, at most 8). `prefetch`: batches kept ready. `report`: called with one
     line for each picture that cannot be read.
 
-    Attributes: `waited`, seconds that epoch() has waited for batches; `broken`, {path: what is wrong with it}.
+    Attributes: `data_seconds`, seconds that epoch() has waited for batches; `broken`, {path: what is wrong with it}.
     Close it, or use it in a `with`.
     """
 
@@ -38,17 +36,17 @@ class Loader:
         *,
         seed=0,
         rank=0,
-        ranks=1,
+        world_size=1,
         workers=None,
         prefetch=4,
         report=log,
     ):
-        if len(folder) < (ranks if augmentation else 1):
-            raise UserError(f"{len(folder)} pictures are too few for {ranks} processes")
+        if len(folder) < (world_size if augmentation else 1):
+            raise UserError(f"{len(folder)} pictures are too few for {world_size} processes")
         self.folder, self.report, self.prefetch = folder, report, prefetch
-        self.plan = Plan(folder.paths, batch_size, size, augmentation, seed, rank, ranks)
+        self.plan = Plan(folder.paths, batch_size, size, augmentation, seed, rank, world_size)
         self.workers = Workers("dataset.loader:decoder", self.plan, workers or min(8, max(1, cores() - 1)))
-        self.waited, self.broken = 0.0, {}
+        self.data_seconds, self.broken = 0.0, {}
         self.stream = None
 
     def __len__(self):
@@ -66,7 +64,7 @@ class Loader:
         for _ in range(start, len(self)):
             began = time.perf_counter()
             pixels, indices, broken = self.stream.take()
-            self.waited += time.perf_counter() - began
+            self.data_seconds += time.perf_counter() - began
             for path, line in broken:
                 if path not in self.broken:
                     self.broken[path] = line
@@ -161,14 +159,14 @@ class Plan:
     augmentation: Augmentation | None
     seed: int
     rank: int
-    ranks: int
+    world_size: int
 
     def order(self, epoch):
         """Indices into `paths`, as this rank sees them in this epoch."""
         if self.augmentation is None:
-            return np.arange(self.rank, len(self.paths), self.ranks)
+            return np.arange(self.rank, len(self.paths), self.world_size)
         shuffled = np.random.default_rng((self.seed, epoch)).permutation(len(self.paths))
-        return shuffled[self.rank :: self.ranks][: len(self.paths) // self.ranks]
+        return shuffled[self.rank :: self.world_size][: len(self.paths) // self.world_size]
 
     def rows(self, epoch, step):
         """Places in the order that make up a batch."""
@@ -177,8 +175,8 @@ class Plan:
     @property
     def length(self):
         if self.augmentation is None:
-            return len(range(self.rank, len(self.paths), self.ranks))
-        return len(self.paths) // self.ranks
+            return len(range(self.rank, len(self.paths), self.world_size))
+        return len(self.paths) // self.world_size
 
     @property
     def steps(self):
@@ -208,9 +206,9 @@ def decoder(plan):
             if image is None:
                 continue
             if plan.augmentation is None:
-                image = centre_crop(image, plan.size)
+                image = center_crop(image, plan.size)
             else:
-                rng = np.random.default_rng((plan.seed, epoch, place * plan.ranks + plan.rank))
+                rng = np.random.default_rng((plan.seed, epoch, place * plan.world_size + plan.rank))
                 image = plan.augmentation(image, rng, plan.size)
             pixels[row] = to_uint8(image)
         return pixels, used, errors
@@ -223,7 +221,19 @@ def read_at(plan, order, place, errors):
     for offset in range(len(order) if plan.augmentation else 1):
         index = order[(place + offset) % len(order)]
         try:
-            return read_image(plan.paths[index], MAX_PIXELS), index
+            return read_image(plan.paths[index]), index
         except UserError as error:
             errors.append((plan.paths[index], str(error)))
     return None, -1
+
+
+def pixel_reader(_):
+    """Return a worker's function: path -> (None or why it cannot be read, its pixels, uint8 N x 3)."""
+
+    def read(path):
+        try:
+            return None, np.asarray(read_rgb(path)).reshape(-1, 3)
+        except UserError as error:
+            return str(error), None
+
+    return read

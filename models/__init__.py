@@ -21,9 +21,7 @@ from .registry import REGISTRY, entry  # noqa: E402, F401
 __version__ = "0.1.0"
 WEIGHTS = Path(__file__).parent / "weights"
 STARTER = WEIGHTS / "googlenet_starter_mlx.npz"
-STARTER_NOTE = (
-    "note: this is the small starter network; `python convert.py --download googlenet` brings the ImageNet classic"
-)
+STARTER_NOTE = "note: this is the starter network; `python convert.py --download googlenet` brings the ImageNet classic"
 
 
 def find(name):

@@ -1,6 +1,8 @@
 """The networks that can be asked for by name: one row each, which holds all that is particular to it."""
 
+import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 from dataset.cli import UserError, suggest
 
@@ -11,6 +13,8 @@ from .googlenet_bvlc import BVLC
 from .inception_v3 import InceptionV3
 from .resnet import ResNet50
 from .vgg import VGG16, VGG19
+
+CLASS_LISTS = Path(__file__).parent / "classes"
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,20 @@ class NetworkSpec:
     sources: tuple  # of the published weights, the best first; those that follow are asked when it fails
     num_classes: int = 1000
     aux: bool = False  # whether the architecture has auxiliary classifiers
+    class_list: str = "imagenet"  # the file in classes/ that names the published classes
 
     def build(self, num_classes, aux=False):
         """Build the network with random weights."""
         return self.constructor(num_classes, aux=aux) if self.aux else self.constructor(num_classes)
+
+    def class_names(self):
+        """Return the names of the published classes in the order of the logits, "tabby, tabby cat": synonyms follow."""
+        return list(read_lines(CLASS_LISTS / f"{self.class_list}.txt"))
+
+
+@functools.cache
+def read_lines(path):
+    return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
 REGISTRY = {
@@ -93,6 +107,7 @@ REGISTRY = {
             ),
         ),
         num_classes=365,
+        class_list="places365",
         aux=True,
     ),
     "inception_v3": NetworkSpec(

@@ -37,7 +37,7 @@ class Metadata:
 
     model: str  # name in the registry
     num_classes: int = None  # 0 where there is no classifier
-    classes: list = None  # the names of the classes in the order of the logits, or None where they are not known
+    classes: list = None  # names in the order of the logits; the published ones where there are as many, else None
     color_matrix: list = None  # 3 x 3 (rows R G B), or None
     aux: bool = False  # whether the auxiliary classifiers are in the file
     mean: list = None  # R G B, of pixels 0..255
@@ -64,6 +64,8 @@ class Metadata:
         for name, value in defaults.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
+        if self.classes is None and self.num_classes == spec.num_classes:
+            self.classes = spec.class_names()  # those of the published weights
         self.validate()
 
     def validate(self):

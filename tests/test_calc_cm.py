@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from models import color_statistics
+
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -51,53 +53,63 @@ def expected(images):
 def test_statistics_agree_with_numpy():
     images = [colourful(seed, 15 + seed, 22) for seed in range(5)]
     mean, std, within, pooled = expected(images)
-    result = calc_cm.statistics(iter(images))
+    result = color_statistics.statistics(iter(images))
     assert result.count == 5
     for found, wanted in ((result.mean, mean), (result.std, std), (result.covariance, within)):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(calc_cm.statistics(images, pooled=True).covariance, pooled, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(color_statistics.statistics(images, pooled=True).covariance, pooled, rtol=0, atol=1e-12)
     deviation = np.sqrt(np.diag(within))
     np.testing.assert_allclose(result.correlation, within / deviation / deviation[:, None], atol=1e-12)
 
 
 def test_large_pictures_are_summed_in_blocks(monkeypatch):
     image = colourful(0, 40, 50)
-    wanted = calc_cm.statistics([image])
-    monkeypatch.setattr(calc_cm, "BLOCK", 7)
-    np.testing.assert_allclose(calc_cm.statistics([image]).covariance, wanted.covariance, rtol=1e-12)
+    wanted = color_statistics.statistics([image])
+    monkeypatch.setattr(color_statistics, "BLOCK", 7)
+    np.testing.assert_allclose(color_statistics.statistics([image]).covariance, wanted.covariance, rtol=1e-12)
+
+
+def test_sums_are_exact():
+    """Where the mean's square and the square's mean have all but their last digits in common."""
+    image = np.full((1000, 1001, 3), 255, np.uint8)
+    image[0, 0] = 254
+    count = image.shape[0] * image.shape[1]
+    _, mean, scatter = color_statistics.image_moments(image)
+    assert mean.tolist() == [(255 * count - 1) / (255 * count)] * 3
+    np.testing.assert_allclose(scatter, np.full((3, 3), (count - 1) / count / 255**2), rtol=1e-15)
 
 
 def test_the_matrix_is_a_root_of_the_covariance_with_orthogonal_columns_longest_first():
-    covariance = calc_cm.statistics([colourful(1, 30, 30)]).covariance
-    matrix = calc_cm.colour_matrix(covariance)
+    covariance = color_statistics.statistics([colourful(1, 30, 30)]).covariance
+    matrix = color_statistics.color_matrix(covariance)
     np.testing.assert_allclose(matrix @ matrix.T, covariance, atol=1e-15)
     gram = matrix.T @ matrix
     np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-15)
     assert (np.diff(np.diag(gram)) < 0).all()
     assert (matrix[0] > 0).all()
-    np.testing.assert_allclose(calc_cm.colour_matrix(covariance.copy()), matrix, rtol=0)
+    np.testing.assert_allclose(color_statistics.color_matrix(covariance.copy()), matrix, rtol=0)
     assert np.linalg.norm(normalize_matrix(matrix), axis=0).max() == pytest.approx(1)
 
 
 def test_lucids_published_matrix_comes_back_from_its_covariance():
     """color.py's ImageNet matrix, to the two digits it is given in (its columns are only nearly orthogonal)."""
     lucid = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
-    np.testing.assert_allclose(calc_cm.colour_matrix(lucid @ lucid.T), lucid, atol=0.01)
+    np.testing.assert_allclose(color_statistics.color_matrix(lucid @ lucid.T), lucid, atol=0.01)
 
 
 def test_pictures_of_one_colour_and_grey_ones_are_no_trouble():
-    flat = calc_cm.statistics([np.full((4, 5, 3), 128, np.float32)])
+    flat = color_statistics.statistics([np.full((4, 5, 3), 128, np.float32)])
     assert np.array_equal(flat.matrix, np.zeros((3, 3))) and np.isfinite(normalize_matrix(flat.matrix)).all()
     assert np.isfinite(flat.correlation).all()
-    grey = calc_cm.statistics([np.repeat(colourful(0, 9, 9)[:, :, :1], 3, axis=2)])
+    grey = color_statistics.statistics([np.repeat(colourful(0, 9, 9)[:, :, :1], 3, axis=2)])
     np.testing.assert_allclose(grey.matrix @ grey.matrix.T, grey.covariance, atol=1e-15)
-    assert calc_cm.statistics([np.zeros((1, 1, 3))]).count == 1
+    assert color_statistics.statistics([np.zeros((1, 1, 3))]).count == 1
     with pytest.raises(UserError, match="no picture"):
-        calc_cm.statistics([])
+        color_statistics.statistics([])
 
 
 def test_the_file_comes_back(tmp_path):
-    result = calc_cm.statistics([colourful(0, 12, 12)])
+    result = color_statistics.statistics([colourful(0, 12, 12)])
     calc_cm.save_matrix(tmp_path / "x_cm.npz", result)
     matrix = load_matrix(tmp_path / "x_cm.npz")
     assert matrix.dtype == np.float64 and np.array_equal(matrix, result.matrix)
@@ -165,7 +177,7 @@ def test_a_sample_depends_on_its_seed_only(folder):
         (["x.jpg", "-o", "x.txt"], 2, "must end in .npz"),
         (["x.jpg", "--plot", "x.txt"], 1, "cannot write .txt"),
         (["x.jpg", "--pooled", "--per-image"], 2, "not allowed with"),
-        (["x.jpg", "--sample", "0"], 2, "--sample must be 1 or more"),
+        (["x.jpg", "--sample", "0"], 2, "whole number of at least 1"),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, arguments, status, text, monkeypatch):

@@ -1,4 +1,4 @@
-"""train_dream.py: what learns and what does not, gradients, interrupted runs, two processes, odd and broken sets.
+"""train_dream.py: what comes out, interrupted runs, two processes, odd and broken sets.
 
 The base is the bundled starter network, on pictures of stripes, 32 pixels wide.
 """
@@ -16,21 +16,17 @@ from pathlib import Path
 import models
 from models import weights_file
 from models.kernels import blas
-from models.training import batches, freezing
-from models.training import step as learning
+from models.training.transfer import new_network
 
-import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
 from conftest import ROOT
-from mlx.utils import tree_flatten, tree_unflatten
-from seeded import CLASSES, REFERENCES, TRAINING, Case, digest, draw, picture, weights
+from mlx.utils import tree_flatten
+from seeded import draw
 
 import train_dream
-from dataset import Augmentation, plots, read_folder
+from dataset import plots
 from dataset.cli import UsageError, UserError
-from dataset.features import FeatureLoader, compute_features
 from dataset.images import read_image, write_image
 from dream import deepdream
 
@@ -81,8 +77,8 @@ def run(*options, launch=(), status=0, **others):
 def test_weights_file(capsys):
     folder = stripes("slugs", {"across": 6, "down": 6})
     write_image("photo.png", 127 + 100 * draw("photo", (40, 36, 3)))
-    train(folder, *SMALL, "--epochs", 2, "--aux", "train", "--val", 0.3, "-o", "slugs_mlx.npz", "--lr", 0.01,
-          "--preview", "photo.png", "--preview-layers", "inception5b")  # fmt: skip
+    preview = ["--preview", "photo.png", "--preview-layers", "inception5b"]
+    train(folder, *SMALL, "--epochs", 2, "--aux", "train", "--val", 0.3, "-o", "slugs_mlx.npz", "--lr", 0.01, *preview)
 
     base, ours = models.load("googlenet"), models.load(weights="slugs_mlx.npz")
     assert ours.classes == ["across", "down"] and ours.metadata.aux
@@ -97,7 +93,7 @@ def test_weights_file(capsys):
     assert [path for path in frozen if not np.array_equal(before[path], after[path])] == []
     learned = [path for path in before if path.startswith("inception5b") and path.endswith(("conv.weight", "mean"))]
     assert [path for path in learned if np.array_equal(before[path], after[path])] == []
-    start = dict(tree_flatten(freezing.new_network("googlenet", 2, aux=True).parameters()))
+    start = dict(tree_flatten(new_network("googlenet", 2, aux=True).parameters()))
     moved = [path for path in start if path.startswith(("fc", "aux")) and not path.endswith("conv.weight")]
     assert all(np.abs(np.array(start[path]) - after[path]).max() > 1e-5 for path in moved)
 
@@ -130,168 +126,6 @@ def test_learns(cache):
     row = dict(zip(history[0], history[-1], strict=True))
     assert float(row["val_top1"]) == 1 and float(row["train_loss"]) < 0.5 * float(history[1][1])
     assert len(list(Path("runs/.cache").glob("*.npy"))) == (2 if cache else 0)
-
-
-# --- What is frozen, and where the network goes on ---
-
-
-@pytest.mark.parametrize("name", ["googlenet", "googlenet_bvlc", "inception_v3", "resnet50", "alexnet"])
-def test_a_network_goes_on_from_a_layer(name):
-    net = freezing.new_network(name, 3, aux=models.entry(name).aux)
-    size = 75 if name in ("alexnet", "inception_v3") else 40
-    whole = dict(net.stages(mx.array(draw("x", (1, size, size, 3)))))
-    cut = net.split_points[len(net.split_points) // 2]
-    rest = dict(net.stages(whole[cut], after=cut))
-    assert list(rest) == list(whole)[list(whole).index(cut) + 1 :]
-    last = list(whole)[-1]
-    assert np.allclose(whole[last], rest[last], atol=1e-5)
-
-
-def test_freezing_goes_by_module():
-    net = freezing.new_network("vgg16", 3)
-    frozen = set(freezing.paths_of(net)) - set(freezing.learned_paths(net, "features.2"))
-    assert {path.rpartition(".")[0] for path in frozen} == {"features.0", "features.2"}  # and not features.21, .24 ...
-    learned = freezing.learned_paths(net, train=["conv1_1", "fc8"])
-    assert {path.rpartition(".")[0] for path in learned} == {"features.0", "classifier.6"}
-    net = freezing.new_network("resnet50", 3)
-    learned = freezing.learned_paths(net, "layer2")
-    assert {path.split(".")[0] for path in learned} == {"layer3", "layer4", "fc"}
-    assert freezing.split_layer(net, learned) == "layer2.3"
-    frozen = freezing.freeze(net, learned)
-    freezing.training_mode(net, frozen)
-    assert not net.bn1.training and not net.layer2[0].bn1.training and net.layer3[0].bn1.training
-
-
-def test_where_the_frozen_part_ends():
-    net = freezing.new_network("googlenet", 3, aux=True)
-    for options, cut in (
-        ({"freeze_to": "inception3b"}, "maxpool3"),
-        ({"freeze_to": "inception4d"}, "inception4a"),  # the first auxiliary classifier, which learns, comes next
-        ({"train": ["inception3a"]}, "maxpool2"),
-        ({}, None),
-    ):
-        assert freezing.split_layer(net, freezing.learned_paths(net, **options)) == cut
-    net = freezing.new_network("googlenet", 3)
-    assert freezing.split_layer(net, freezing.learned_paths(net, train=["fc"])) == "avgpool"
-    assert freezing.split_layer(net, freezing.learned_paths(net, train=["inception4c", "inception5b"])) == "inception4b"
-
-
-def test_batch_norm_is_that_of_mlx():
-    x, weight, bias = (
-        mx.array(3 + 2 * draw("x", (4, 5, 6, 7))),
-        mx.array(1 + draw("w", (7,))),
-        mx.array(draw("b", (7,))),
-    )
-    results = []
-    for norm in (nn.BatchNorm(7), batches.BatchNorm(7)):
-
-        def loss(x, weight, bias, norm=norm):
-            norm.weight, norm.bias = weight, bias
-            return (mx.sin(norm(x)) * draw("k", (4, 5, 6, 7))).sum()
-
-        results.append([*mx.grad(loss, argnums=(0, 1, 2))(x, weight, bias), norm.running_mean, norm.running_var])
-    for theirs, ours in zip(*results, strict=True):
-        assert np.allclose(theirs, ours, rtol=1e-3, atol=1e-5)
-
-
-def test_learning_rates():
-    cosine = [learning.rate_factor(step, 10, 2, "cosine") for step in range(10)]
-    assert cosine[:3] == pytest.approx([1 / 3, 2 / 3, 1]) and cosine[6] == pytest.approx(0.5) and 0 < cosine[9] < 0.05
-    assert [learning.rate_factor(step, 9, 0, "step") for step in (0, 3, 8)] == pytest.approx([1, 0.1, 0.01])
-    assert learning.rate_factor(7, 9) == 1
-    assert np.array(learning.class_weights(np.array([1, 3]), True)).tolist() == pytest.approx([2, 2 / 3])
-
-
-def test_features_are_computed_once():
-    folder, _ = read_folder(stripes("set", {"across": 2, "down": 3}))
-    calls = []
-
-    def network(images):
-        calls.append(len(images))
-        return images[:, :2, ::32, :]  # not the same in the mirror
-
-    Path("recent.npy").touch()
-    Path("unused.npy").touch()
-    os.utime("unused.npy", (0, 0))
-    features = [compute_features(folder, network, 64, 2, "f.npy", workers=1, quiet=True) for _ in range(2)]
-    assert sorted(Path().glob("*.npy")) == [Path("f.npy"), Path("recent.npy")]
-    assert calls == [5, 5] and features[1].shape == (5, 2, 2, 2, 3) and features[1].dtype == np.float16
-    mirrored = FeatureLoader(folder, features[0], 2, Augmentation((1, 1), flip=1.0), seed=3)
-    batches = list(mirrored.epoch(1))
-    assert [len(labels) for _, labels in batches] == [2, 2]
-    assert all(any(np.array_equal(row, views[1]) for views in features[0]) for batch, _ in batches for row in batch)
-    assert np.array_equal(next(mirrored.epoch(1, start=1))[0], batches[1][0])
-    everything = FeatureLoader(folder, features[1], 2).epoch()
-    assert np.concatenate([labels for _, labels in everything]).tolist() == [0, 0, 1, 1, 1]
-
-
-def test_charts():
-    lines = {"training": [2.0, 1.0, None], "held out": [2.5, 2.0, 1e30]}
-    assert plots.curves([("loss", lines), ("flat", {"": [3.0] * 3})], [1, 2, 3], "epoch").shape == (300, 880, 3)
-    picture = plots.confusion(np.array([[3, 1], [0, 4]]), ["ants", "a very long name of a class indeed"])
-    assert picture.min() < 60 and (picture[:, -20:] == 255).all()
-    black = np.zeros((20, 30, 3))
-    strip = plots.strip({"ants": [black, None], "bees": [black, black]}, ["untrained", "epoch 1"])
-    assert strip.shape[0] == 24 + 2 * 24 and 68 + 20 < strip.shape[1] < 68 + 80
-    corners = {(y, x): strip[y, -x].max() for y in (24, 43, 48, 67) for x in (34, 5, 68, 39)}
-    assert {place for place, level in corners.items() if level} == {(24, 34), (24, 5), (43, 34), (43, 5)}
-
-
-# --- As PyTorch ---
-
-
-def test_gradients_and_steps_are_those_of_pytorch():
-    """By the references of make_train_references.py: auxiliary classifiers, clipping, two rates, frozen batch norms."""
-    rows = {row["name"].decode(): row for row in np.load(REFERENCES / "training.npy")}
-    net = freezing.new_network("googlenet", CLASSES, aux=True)
-    start = seeded_weights(net)
-    net.update(tree_unflatten([(path, mx.array(array)) for path, array in start.items()]))
-    learned = freezing.learned_paths(net, "inception4e")
-    frozen = freezing.freeze(net, learned)
-    batches.share_batches(net, mx.distributed.init())
-    for _, module in net.named_modules():
-        if isinstance(module, nn.Dropout):
-            module._p_1 = 1.0
-    freezing.training_mode(net, frozen)
-    cut = freezing.split_layer(net, learned)
-    assert cut == "inception4a"  # where the first auxiliary classifier begins
-    optimizers = learning.make_optimizers(
-        net, "sgd", TRAINING.rate, TRAINING.head_rate, [path for path in learned if path.startswith(("fc.", "aux"))],
-        TRAINING.momentum,
-    )  # fmt: skip
-    ones, labels = mx.ones(CLASSES), mx.array(TRAINING.labels)
-    x = learning.frozen_features(net, picture(TRAINING.batch, TRAINING.size, TRAINING.size), cut)
-
-    parameters = dict(tree_flatten(net.trainable_parameters()))
-    statistics = {path: array for path, array in tree_flatten(net.parameters()) if "running" in path}
-    loss = learning.loss_function(net, cut, TRAINING.smoothing, ones)
-    (value, _), gradients = mx.value_and_grad(loss)(parameters, x, labels)
-    found = {"loss": value[None]} | {f"gradient {path}": gradient for path, gradient in gradients.items()}
-    net.update(tree_unflatten([*parameters.items(), *statistics.items()]))  # as before
-    step = learning.training_step(
-        net, cut, optimizers, mx.distributed.init(), ones, TRAINING.smoothing, TRAINING.clip, TRAINING.weight_decay
-    )
-    for _ in range(2):
-        step(x, labels)
-    after = {path: np.array(array) for path, array in tree_flatten(net.parameters())}
-    found |= {f"change {path}": after[path] - start[path] for path in after if path.split(".")[0] in TRAINING.moved}
-
-    assert set(found) == set(rows)
-    errors = {}
-    for name, row in rows.items():
-        largest, values = digest(found[name])
-        errors[name] = max(abs(largest - row["largest"]), np.abs(values - row["values"]).max()) / row["largest"]
-    assert {name: error for name, error in errors.items() if not error < 1e-3} == {}
-    unlearned = [path for path in after if path.split(".")[0] in ("conv1", "inception3b", "inception4e")]
-    assert all(np.array_equal(after[path], start[path]) for path in unlearned)
-
-
-def seeded_weights(net):
-    """{path: array}: those that torch has in make_train_references.py, in MLX's layout."""
-    shapes = {path: array.shape for path, array in tree_flatten(net.parameters())}
-    torchs = {path: (s[0], s[3], s[1], s[2]) if len(s) == 4 else s for path, s in shapes.items()}
-    drawn = weights(torchs, Case(None, ()))
-    return {path: array.transpose(0, 2, 3, 1) if array.ndim == 4 else array for path, array in drawn.items()}
 
 
 # --- Interrupted ---
@@ -374,7 +208,7 @@ def test_two_processes_learn_what_one_does():
     launcher = Path(sys.executable).parent / "mlx.launch"
     done = run(*options, "-o", "two.npz", launch=[launcher, "-n", "2", "--backend", "ring"])
     assert done.stdout.count("epoch 1/2") == 1
-    start = dict(tree_flatten(freezing.new_network("googlenet", 2, aux=True).parameters()))
+    start = dict(tree_flatten(new_network("googlenet", 2, aux=True).parameters()))
     base = arrays(models.STARTER)
     one, two = (np.load(f"runs/{name}/checkpoint.npz") for name in ("one", "two"))
     changed = 0

@@ -1,14 +1,14 @@
-"""Objectives: the function of an image that a dream climbs, and the guide image that may stand in it."""
+"""Objectives: the function of an image that a dream maximises, and the guide image that may take part in it."""
 
 import mlx.core as mx
 
 
 def objective_function(net, targets, features=None):
-    """A function image (H x W x 3 mx.array) -> the weighted sum over the targets of
+    """Return a function image (H x W x 3 mx.array) -> the weighted sum over the targets of
 
         mean(a^2) / 2     a: the activation; its gradient is the activation itself, as in 2015
         mean(a)           where the target is linear
-        mean(a . guide)   with the `features` of a guide: at each position its vector that matches a best
+        mean(a . guide)   with the `features` of a guide: its vector with the largest dot product at each position
 
     A mean, so that weights of layers of different sizes compare; the steps' length does not depend on it.
     """
@@ -30,26 +30,26 @@ def objective_function(net, targets, features=None):
 
 
 class Guide:
-    """A picture to dream of, H x W x 3, 0..255. What targets see in it is computed once, for any number of dreams."""
+    """An image to dream of, H x W x 3, 0..255, whose features are computed once for any number of dreams."""
 
     def __init__(self, image):
         self.image = image
-        self.known = {}
+        self.cached = {}
 
     def features(self, net, targets):
-        """One array a target."""
+        """Return its activation at each target, 1 x h x w x C."""
         key = id(net), tuple(targets)
-        if key not in self.known:
+        if key not in self.cached:
             activations = net.activations(self.image[None], [target.layer for target in targets])
-            self.known[key] = [target.select(activations[target.layer]) for target in targets]
-            mx.eval(self.known[key])
-        return self.known[key]
+            self.cached[key] = [target.select(activations[target.layer]) for target in targets]
+            mx.eval(self.cached[key])
+        return self.cached[key]
 
 
 def best_matches(activation, features):
-    """For each position of an activation, the vector among `features` with the largest dot product.
+    """Find for each position of an activation the vector among `features` with the largest dot product.
 
-    Both are 1 x h x w x C (their own h and w); returns the activation's shape.
+    Both are 1 x h x w x C, each with an h and w of its own. Returns the activation's shape.
     """
     a = activation.reshape(-1, activation.shape[-1])
     candidates = features.reshape(-1, features.shape[-1])

@@ -1,7 +1,7 @@
 """Looks by name: options of dream.py, for each network.
 
-Those of the bundled starter network were chosen by looking at pictures. Those of the others follow from the depth of
-their layers: shallow ones dream of strokes, middle ones of patterns and eyes, deep ones of things.
+They follow from the depth of the layers: shallow ones dream of strokes, middle ones of patterns and eyes, deep ones of
+things.
 """
 
 from dataset.cli import UsageError, suggest
@@ -10,62 +10,59 @@ from ..registry import entry
 
 SHALLOW, MIDDLE, DEEP = range(3)  # of the registry's preset_layers
 
-# name: (what it looks like, options for the starter network, depth and options for the others)
+# name: (what it looks like, depth of its layer, other options)
 PRESETS = {
     "inceptionism": (
         "faces in the clouds, creatures and lights in the woods",
-        {"layers": ["maxpool3"], "octaves": 5, "octave_scale": 1.3, "steps": 15, "smooth": 0.5},
-        (DEEP, {"octaves": 5, "steps": 15}),
+        DEEP,
+        {"octaves": 5, "steps": 15},
     ),
     "dogslugs": (
         "dogs, most of all",
-        {"classes": ["German shepherd", "Labrador retriever", "guinea pig"], "octaves": 3, "steps": 20, "smooth": 0.5},
-        (DEEP, {"octaves": 6, "octave_scale": 1.3, "steps": 20, "lapnorm": 4}),
+        DEEP,
+        {"octaves": 6, "octave_scale": 1.3, "steps": 20, "lapnorm": 4},
     ),
     "grove": (
         "trunks, arches and lanterns",
-        {"layers": ["inception4a.branch2.1"], "steps": 15, "smooth": 0.7},
-        (DEEP, {"steps": 15, "smooth": 0.7}),
+        DEEP,
+        {"steps": 15, "smooth": 0.7},
     ),
     "petals": (
         "bright blots and blossoms, coarse and strong",
-        {"layers": ["inception3b"], "octaves": 6, "octave_scale": 1.3, "steps": 20, "smooth": 1.0},
-        (MIDDLE, {"octaves": 6, "octave_scale": 1.3, "steps": 20, "smooth": 1.0}),
+        MIDDLE,
+        {"octaves": 6, "octave_scale": 1.3, "steps": 20, "smooth": 1.0},
     ),
     "painterly": (
         "thick strokes of glowing colour",
-        {"layers": ["inception3b"], "octaves": 5, "octave_scale": 1.3, "lapnorm": 4, "smooth": 0.5, "step_size": 1.2},
-        (MIDDLE, {"lapnorm": 4, "smooth": 0.5, "step_size": 1.2}),
+        MIDDLE,
+        {"lapnorm": 4, "smooth": 0.5, "step_size": 1.2},
     ),
     "geometric": (
         "lattices and pleats in the picture's own colours",
-        {"layers": ["inception3a", "inception3b=3"], "steps": 12, "lapnorm": 3, "decorrelate": True},
-        (SHALLOW, {"steps": 12, "lapnorm": 3, "decorrelate": True}),
+        SHALLOW,
+        {"steps": 12, "lapnorm": 3, "decorrelate": True},
     ),
     "etching": (
         "houses and creatures drawn in the picture's own colours",
-        {"layers": ["maxpool3"], "steps": 15, "smooth": 1.0, "decorrelate": True},
-        (MIDDLE, {"smooth": 0.5, "decorrelate": True}),
+        MIDDLE,
+        {"smooth": 0.5, "decorrelate": True},
     ),
     "glow": (
         "suns and pools of light",
-        {"layers": ["inception4c"], "octaves": 5, "octave_scale": 1.3, "steps": 10, "lapnorm": 4, "smooth": 1.0},
-        (DEEP, {"octaves": 5, "octave_scale": 1.3, "steps": 20, "lapnorm": 4, "smooth": 1.0}),
+        DEEP,
+        {"octaves": 5, "octave_scale": 1.3, "steps": 20, "lapnorm": 4, "smooth": 1.0},
     ),
     "subtle": (
         "a relief on the photograph, whose colours stay",
-        {"layers": ["maxpool3"], "smooth": 0.5, "strength": 0.6, "keep_color": True},
-        (MIDDLE, {"strength": 0.6, "keep_color": True}),
+        MIDDLE,
+        {"strength": 0.6, "keep_color": True},
     ),
 }
 
 
 def preset(name, model):
-    """The options {name: value} of a preset for a network of the registry, or "starter", the bundled one.
-
-    UsageError for a wrong name.
-    """
+    """The options {name: value} of a preset for a network of the registry. UsageError for a wrong name."""
     if name not in PRESETS:
         raise UsageError(f"there is no preset {name!r}: {suggest(name, PRESETS)}")
-    _, starter, (depth, options) = PRESETS[name]
-    return dict(starter) if model == "starter" else {"layers": [entry(model).preset_layers[depth]]} | options
+    _, depth, options = PRESETS[name]
+    return {"layers": [entry(model).preset_layers[depth]]} | options

@@ -1,17 +1,20 @@
 """Targets: what a dream enhances, as a command line or a script names it."""
 
+import re
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
 from dataset.cli import UsageError, suggest
 
+LISTED = 12  # classes that an error names
+
 
 @dataclass(frozen=True)
 class Target:
-    """What to dream of: a layer, all of its channels or some, and its share in the objective.
+    """What to enhance: a layer, all of its channels or some, and its weight in the objective.
 
-    linear: climb to the activation itself, not to its square. So are logits, whose square would grow downwards, too.
+    linear: the activation itself is enhanced, not its square: that of a logit would grow downwards, too.
     """
 
     layer: str
@@ -20,23 +23,26 @@ class Target:
     linear: bool = False
 
     def select(self, activation):
+        """Return the target's channels of its layer's activation, N x h x w x C."""
         return activation[..., mx.array(self.channels)] if self.channels else activation
 
 
 def parse_targets(net, layers=None, classes=None):
-    """Targets from `layers`, each LAYER[:CHANNELS][=WEIGHT], and `classes`, each NAME|INDEX[=WEIGHT].
+    """Return the targets of `layers`, each LAYER[:CHANNELS][=WEIGHT], and `classes`, each NAME|INDEX[=WEIGHT].
 
-    Neither: the layer that the weights file names. Raises UsageError.
+    Targets among the layers stay as they are. Neither: the layer that the weights file names. Raises UsageError.
     """
-    layers = [layers] if isinstance(layers, str) else layers or []
+    layers = [layers] if isinstance(layers, (str, Target)) else layers or []
     classes = [classes] if isinstance(classes, (str, int)) else classes or []
     if not layers and not classes:
         layers = [net.metadata.layer]
-    return [parse_target(net, text) for text in layers] + [parse_class(net, str(text)) for text in classes]
+    return [parse_target(net, text) for text in layers] + [parse_class(net, text) for text in classes]
 
 
 def parse_target(net, text):
-    """inception4c, inception4c:13,27 or inception3b=0.3."""
+    """Parse LAYER[:CHANNELS][=WEIGHT]: inception4c, inception4c:13,27 or inception3b=0.3. A Target stays what it is."""
+    if isinstance(text, Target):
+        return text
     name, _, weight = text.partition("=")
     name, _, channels = name.partition(":")
     layer = net.resolve(name)
@@ -52,29 +58,64 @@ def parse_target(net, text):
 
 
 def parse_class(net, text):
-    """The logit of a class, by its name (or one of its names, "tabby" of "tabby, tabby cat") or its number."""
+    """Parse NAME|INDEX[=WEIGHT], or an index as an int: the logit of a class."""
     if not net.num_classes:
         raise UsageError("--class: these weights have no classifier; dream of a layer instead")
-    name, _, weight = text.rpartition("=") if "=" in text else (text, "", "")
+    if not isinstance(text, str):
+        text = f"#{text}"
+    name, equals, weight = text.rpartition("=")
+    if not equals or classes_called(net.classes, text):  # a name may hold a "="
+        name, weight = text, ""
     try:
         weight = float(weight or 1)
     except ValueError:
         raise UsageError(f"class {text!r} is not NAME|INDEX[=WEIGHT], such as {name!r}=0.5") from None
-    logits = net.resolve("logits")
-    if name.isdecimal():
-        if int(name) >= net.num_classes:
+    return Target(net.resolve("logits"), (find_class(net, name.strip()),), weight, linear=True)
+
+
+def find_class(net, name):
+    """Return the index of the class that `name` means: its name, a synonym, or a word of them, in this order.
+
+    A number is an index, unless a class is called so; "#7" always is. UsageError where no class or several fit.
+    """
+    index = re.fullmatch("#?([0-9]+)", name)
+    if index and (name.startswith("#") or not classes_called(net.classes, name)):
+        if len(index[1]) > 9 or int(index[1]) >= net.num_classes:
             raise UsageError(f"there is no class {name}: they go from 0 to {net.num_classes - 1}")
-        return Target(logits, (int(name),), weight, linear=True)
+        return int(index[1])
     if not net.classes:
         raise UsageError(f"these weights do not name their classes: give a number, 0 to {net.num_classes - 1}")
-    wanted = name.casefold().strip()
-    numbers = {part.casefold().strip(): i for i, whole in enumerate(net.classes) for part in whole.split(",")}
-    numbers |= {whole.casefold().strip(): i for i, whole in enumerate(net.classes)}
-    if wanted not in numbers:
-        raise UsageError(f"there is no class {name!r} in these weights: {suggest(wanted, numbers)}")
-    return Target(logits, (numbers[wanted],), weight, linear=True)
+    found = classes_called(net.classes, name) or classes_with_word(net.classes, name)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        several = ", ".join(f"#{i} {net.classes[i].split(',')[0]}" for i in found[:LISTED])
+        more = f" and {len(found) - LISTED} more, see --list-classes" if len(found) > LISTED else ""
+        raise UsageError(f"{name!r} fits {len(found)} classes, give one's number or name: {several}{more}")
+    names = [part.strip().casefold() for whole in net.classes for part in whole.split(",")]
+    raise UsageError(f"there is no class {name!r} in these weights: {suggest(name.casefold(), names)}")
+
+
+def classes_called(classes, name):
+    """Return the indices of the classes that have `name` for a name, as few as possible: those called so first.
+
+    classes: names, each with its synonyms after commas ("tabby, tabby cat"), or None.
+    """
+    names = [[whole, *(part.strip() for part in whole.split(","))] for whole in classes or []]
+    folded = [[part.casefold() for part in parts] for parts in names]
+    for candidates, wanted in ((names, name), (folded, name.casefold())):
+        for part in (0, 1):  # the whole text, then the first of its names
+            if found := [i for i, parts in enumerate(candidates) if parts[part] == wanted]:
+                return found
+    return [i for i, parts in enumerate(folded) if name.casefold() in parts]
+
+
+def classes_with_word(classes, words):
+    """Return the indices of the classes among whose names or synonyms the words stand, whole and in this order."""
+    pattern = re.compile(rf"(?<!\w){re.escape(words)}(?!\w)", re.IGNORECASE)
+    return [i for i, whole in enumerate(classes) if words and pattern.search(whole)]
 
 
 def linear(targets):
-    """The same targets, each climbed to by the activation itself: a dead one then still says which way is up."""
+    """Make targets linear, of which the gradient is not zero where a channel is dead (zero) all over the image."""
     return [replace(target, linear=True) for target in targets]

@@ -1,4 +1,3 @@
-"""Fine-tuning: freezing.py says what learns, step.py how, batches.py shares a batch, checkpoints.py keeps a run.
-
-train_dream.py calls new_network, transfer, learned_paths, freeze, training_step, evaluate, write and restore.
-"""
+"""Fine-tuning: transfer.py makes the network, freezing.py says what of it learns, step.py how, distributed.py over many
+processes; loaders.py serves batches, evaluation.py measures, run.py and checkpoints.py keep a run on disk, options.py
+is the command line. train_dream.py tells the story."""

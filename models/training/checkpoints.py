@@ -18,7 +18,7 @@ STATE = "__state__"
 
 
 def arrays_of(net, optimizers):
-    """{entry: array} of all that a run changes."""
+    """Return {entry: array} of all that a run changes."""
     arrays = {f"net {path}": array for path, array in tree_flatten(net.parameters())}
     for number, optimizer in enumerate(optimizers):
         for path, value in optimizer.state.items():
@@ -28,7 +28,7 @@ def arrays_of(net, optimizers):
 
 
 def write(path, net, optimizers, state):
-    """Write it whole or not at all. state: what JSON can hold. UserError where a weight is no finite number."""
+    """Write a checkpoint, whole or not at all. state: what JSON can hold. UserError where a weight is not finite."""
     arrays = {key: np.array(array) for key, array in arrays_of(net, optimizers).items()}
     spoilt = [key for key, array in arrays.items() if not np.isfinite(array).all()]
     if spoilt:
@@ -39,12 +39,12 @@ def write(path, net, optimizers, state):
 
 
 def read_state(path):
-    """The state of a checkpoint. UserError where it cannot be read."""
+    """Return the state in a checkpoint. UserError where it cannot be read."""
     return json.loads(entries(path, [STATE])[STATE].tobytes().decode())
 
 
 def restore(path, net, optimizers):
-    """Give the network and the optimizers, which were made as before, what they had. UserError if they differ."""
+    """Load a checkpoint into a network and optimizers made by the same options. UserError where they differ."""
     own = arrays_of(net, optimizers)
     stored = entries(path, own)
     for key, array in own.items():
@@ -61,7 +61,7 @@ def restore(path, net, optimizers):
 
 
 def broadcast(net, optimizers, group):
-    """Give all ranks what rank 0 has."""
+    """Copy the weights and the optimizers' states of rank 0 to all processes."""
     if group.size() == 1:
         return
 

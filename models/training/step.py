@@ -1,11 +1,10 @@
-"""The arithmetic of learning: the loss, a step, the learning rate, and how good a network is.
+"""The arithmetic of learning: the loss, a step, and the learning rate.
 
-`cut` is the layer that the frozen part of a network ends with (split_layer), None where nothing is frozen: below it
-nothing is differentiated. A batch is images N x H x W x 3, RGB 0..255, or float16: the activation of the layer `cut`.
+`split` is the layer that the frozen part of a network ends with (split_layer), None where nothing is frozen: before it
+nothing is differentiated. A batch is images N x H x W x 3, RGB 0..255, or float16: the activation of the layer `split`.
 """
 
 import math
-from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,26 +15,26 @@ from mlx.utils import tree_flatten, tree_unflatten
 from ..kernels.arrays import on_cpu
 
 AUX_WEIGHT = 0.3  # of each auxiliary classifier's loss: Szegedy et al., Going Deeper with Convolutions, 2014, section 5
-PIECE = 4  # pictures at a time in the frozen part on a CPU: what becomes of them stays in its cache
+PIECE = 4  # images at a time in the frozen part on a CPU: their activations stay in its cache
 
 
-def frozen_features(net, images, cut):
-    """What the frozen part makes of images: the activation of the layer `cut`."""
-    if not cut:
+def frozen_features(net, images, split):
+    """Return the activation of the layer `split` for images; without a split, the images normalised."""
+    if not split:
         return net.normalise(images)
     images = mx.array(images)
     piece = PIECE if on_cpu() else len(images)
     pieces = [images[start : start + piece] for start in range(0, len(images), piece)]
-    return mx.concatenate([net.activations(few, [cut])[cut] for few in pieces])
+    return mx.concatenate([net.activations(few, [split])[split] for few in pieces])
 
 
-def inputs(net, batch, cut):
-    """What the part that learns takes, from a batch."""
-    return mx.array(batch).astype(mx.float32) if batch.dtype == np.float16 else frozen_features(net, batch, cut)
+def inputs(net, batch, split):
+    """Return the input of the part that learns: of a batch of images, or of features."""
+    return mx.array(batch).astype(mx.float32) if batch.dtype == np.float16 else frozen_features(net, batch, split)
 
 
 def make_optimizers(net, kind, rate, head_rate, head, momentum=0.9, weight_decay=0.0):
-    """[(optimizer, learning rate, parameter paths)]: for the parameters in `head`, and for the others that learn."""
+    """Return [(optimizer, learning rate, parameter paths)]: one for the others that learn, one for those in `head`."""
     make = {
         "sgd": lambda rate: optim.SGD(rate, momentum=momentum),
         "adam": lambda rate: optim.Adam(rate, bias_correction=True),
@@ -54,7 +53,7 @@ def make_optimizers(net, kind, rate, head_rate, head, momentum=0.9, weight_decay
 
 
 def rate_factor(step, total, warmup=0.0, schedule="constant"):
-    """What learning rates are multiplied with at a step of `total`: it rises for `warmup` steps, then as scheduled."""
+    """Return the factor of the learning rates at a step of `total`: it rises for `warmup` steps, then as scheduled."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = (step - warmup) / max(total - warmup, 1)
@@ -64,12 +63,12 @@ def rate_factor(step, total, warmup=0.0, schedule="constant"):
 
 
 def class_weights(counts, balance):
-    """Of each class in the loss, 1 on average over the pictures; with `balance`, the rarer the more."""
+    """Return the weight of each class in the loss: 1; with `balance`, in inverse proportion to its count, mean 1."""
     counts = np.maximum(counts, 1)
     return mx.array(counts.sum() / (len(counts) * counts) if balance else np.ones(len(counts)), mx.float32)
 
 
-def loss_function(net, cut, smoothing, class_weight):
+def loss_function(net, split, smoothing, class_weight):
     """Return a function ({path: parameter}, features, labels) -> (loss, (the classifier's own, its logits)).
 
     The loss is the cross-entropy of the classifier and, with AUX_WEIGHT each, of the auxiliary ones.
@@ -82,7 +81,7 @@ def loss_function(net, cut, smoothing, class_weight):
     def loss(parameters, x, labels):
         net.update(tree_unflatten(list(parameters.items())))
         auxiliary = 0
-        for name, activation in net.stages(x, after=cut):
+        for name, activation in net.stages(x, after=split):
             if name in net.auxiliary:
                 auxiliary = auxiliary + AUX_WEIGHT * cross_entropy(activation, labels)
         main = cross_entropy(activation, labels)
@@ -91,13 +90,13 @@ def loss_function(net, cut, smoothing, class_weight):
     return loss
 
 
-def training_step(net, cut, optimizers, group, class_weight, smoothing=0.0, clip=math.inf, decay=0.0):
+def training_step(net, split, optimizers, group, class_weight, smoothing=0.0, clip=math.inf, decay=0.0):
     """Return a function (features, labels) -> (the classifier's loss, correct), which moves the weights by one step.
 
-    Gradients are averaged over the ranks of `group`, then clipped to an L2 norm of `clip`; `decay` times the weights is
-    added.
+    Gradients are averaged over the processes of `group` and clipped to an L2 norm of `clip`; then `decay` times the
+    weights is added.
     """
-    loss = loss_function(net, cut, smoothing, class_weight)
+    loss = loss_function(net, split, smoothing, class_weight)
     changing = {path for path, _ in tree_flatten(net.trainable_parameters())}  # and the running statistics beside them
     changing |= {f"{path.rpartition('.')[0]}.running_{name}" for path in changing for name in ("mean", "var")}
 
@@ -130,50 +129,3 @@ def training_step(net, cut, optimizers, group, class_weight, smoothing=0.0, clip
         return results
 
     return evaluated
-
-
-@dataclass
-class Scores:
-    """Of a network on some pictures."""
-
-    loss: float
-    confusion: np.ndarray  # (classes, classes) counts; rows: what they are, columns: what they were taken for
-    top5: float  # share, 0..1
-
-    @property
-    def top1(self):
-        return float(self.confusion.trace() / max(self.confusion.sum(), 1))
-
-    def table(self, classes):
-        """Text: the totals, then a line for each class that has pictures."""
-        lines = [f"{int(self.confusion.sum())} pictures: top-1 {self.top1:.1%}, top-5 {self.top5:.1%}, "
-                 f"loss {self.loss:.3f}", ""]  # fmt: skip
-        width = max(len(name) for name in classes) + 2
-        lines.append(f"{'class':{width}}pictures   right  most often taken for")
-        for number, name in enumerate(classes):
-            row = self.confusion[number].astype(int)
-            if row.any():
-                wrong = np.where(np.arange(len(row)) == number, 0, row)
-                other = f"  {classes[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""
-                lines.append(f"{name:{width}}{row.sum():8}{row[number] / row.sum():8.1%}{other}")
-        return "\n".join(lines)
-
-
-def evaluate(net, batches, cut, group):
-    """Scores of the network, in eval mode, over all batches of all ranks; it is left in that mode."""
-    net.eval()
-    count = net.num_classes
-    sums, confusion = np.zeros(2), np.zeros((count, count))
-    for batch, labels in batches.epoch():
-        *_, (_, logits) = net.stages(inputs(net, batch, cut), after=cut)
-        targets = mx.array(labels)
-        own = mx.take_along_axis(logits, targets[:, None], axis=-1)
-        loss = nn.losses.cross_entropy(logits, targets).sum()
-        top5 = ((logits > own).sum(axis=-1) < 5).sum()
-        np.add.at(confusion, (labels, np.array(logits.argmax(axis=-1))), 1)
-        sums += [loss.item(), top5.item()]
-    flat = mx.array(np.concatenate([sums, confusion.ravel()]), mx.float32)
-    flat = np.array(mx.distributed.all_sum(flat, group=group), np.float64)
-    confusion = flat[2:].reshape(count, count)
-    seen = max(confusion.sum(), 1)
-    return Scores(float(flat[0] / seen), confusion, float(flat[1] / seen))

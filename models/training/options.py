@@ -1,0 +1,243 @@
+"""The command line of train_dream.py."""
+
+import argparse
+from pathlib import Path
+
+import models
+
+from dataset import Augmentation
+from dataset.cli import Parser, UsageError, npz_path, number, whole_number
+from dataset.features import flips_only
+
+RATES = {"sgd": 0.005, "adam": 0.0003, "adamw": 0.0003}
+SCRATCH_RATE = 10  # times these, from scratch
+HEAD_RATE = 5  # times the rate: new parameters have further to go
+AUGMENT = {"crop": 0.25, "flip": 0.5, "colour": 0.1}
+AUGMENT_CACHED = {"flip": 0.5}
+FOR_EVAL = ("folder", "eval", "weights", "base", "batch_size", "seed", "image_size", "val", "workers", "quiet")
+
+
+def parse_arguments(arguments=None):
+    """Return the options, with `name` and `run` (the run's name and folder) and `augmentation`. Raises UsageError."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    if args.eval:
+        for name, value in vars(args).items():
+            if name not in FOR_EVAL and value != parser.get_default(name):
+                raise UsageError(f"--eval trains nothing: leave out --{name.replace('_', '-')}")
+    else:
+        parser.set_defaults(**dependent_defaults(args))
+        args = parser.parse_args(arguments)
+    check_combinations(args)
+    args.name = run_name(args.weights if args.eval else args.output)
+    args.run = Path("runs") / args.name
+    args.augmentation = augmentation(args)
+    return args
+
+
+def build_parser():
+    parser = Parser(prog="train_dream.py", description="Fine-tune a network on your pictures, to dream of them.")
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="pictures in FOLDER/<class>/, or in its train/ and val/")
+    add(
+        *("-o", "--output"),
+        type=npz_path,
+        metavar="NAME_mlx.npz",
+        help="weights file to write (default: models/weights/FOLDER_mlx.npz); its name also names runs/NAME/",
+    )
+    add("--resume", action="store_true", help="go on with an interrupted run; same options otherwise")
+    add("--eval", action="store_true", help="train nothing: how good are --weights on FOLDER?")
+    add("--quiet", action="store_true", help="no progress bars")
+    add_network(parser.add_argument_group("network").add_argument)
+    add_learning(parser.add_argument_group("learning").add_argument)
+    add_pictures(parser.add_argument_group("pictures").add_argument)
+    add_preview(parser.add_argument_group("preview").add_argument)
+    return parser
+
+
+def add_network(add):
+    add(
+        "--base",
+        choices=models.REGISTRY,
+        metavar="NAME",
+        help="network to start from (default: what --weights holds, else googlenet); see dream.py --list-models",
+    )
+    add("--weights", type=Path, metavar="FILE", help="its weights (default: as dream.py finds them)")
+    add("--from-scratch", action="store_true", help="start from random weights, and train all of it")
+    add(
+        "--freeze-to",
+        metavar="LAYER",
+        help="frozen: the layers up to this one, inclusive; none: no layer (default: inception3b for googlenet, about "
+        "a third of the others)",
+    )
+    add(
+        "--train",
+        nargs="+",
+        metavar="LAYER",
+        help="train these layers only, such as inception4c inception5b fc",
+    )
+    add(
+        "--aux",
+        choices=("train", "strip"),
+        help="auxiliary classifiers: each adds 0.3 of its loss, or is left out (default: train where the base has "
+        "them, and from scratch)",
+    )
+
+
+def add_learning(add):
+    add("--epochs", type=whole_number(1), default=10, metavar="N", help="times through the pictures")
+    add("--batch-size", type=whole_number(1), default=32, metavar="N", help="pictures a step")
+    add("--optimizer", choices=RATES, default="sgd", help="sgd, adam or adamw")
+    add(
+        "--lr",
+        type=number(above=0),
+        metavar="X",
+        help="learning rate (default: 0.005 for sgd, 0.0003 for adam and adamw; 10 times that from scratch)",
+    )
+    add(
+        "--head-lr",
+        type=number(above=0),
+        metavar="X",
+        help="learning rate of what the base did not have, the classifier above all (default: 5 times --lr)",
+    )
+    add("--momentum", type=number(least=0, below=1), default=0.9, metavar="X", help="of sgd")
+    add("--weight-decay", type=number(least=0), default=0.0001, metavar="X", help="pull towards 0")
+    add(
+        "--schedule",
+        choices=("cosine", "step", "constant"),
+        default="cosine",
+        help="cosine: down to 0; step: a tenth after each third of the run",
+    )
+    add("--warmup", type=number(least=0), default=0.5, metavar="X", help="epochs in which the rate rises from 0")
+    add("--clip", type=number(above=0), default=5.0, metavar="X", help="longest gradient, its L2 norm")
+    add(
+        "--label-smoothing",
+        type=number(least=0, below=1),
+        default=0.0,
+        metavar="X",
+        help="0..1, the share of the target that goes to all classes alike",
+    )
+    add("--balance", action="store_true", help="rare classes count as much as common ones")
+    add("--seed", type=whole_number(0), metavar="N", help="of everything random (default: 0)")
+
+
+def add_pictures(add):
+    add(
+        "--image-size",
+        type=whole_number(32),
+        metavar="N",
+        help="side of the squares that the network sees, pixels (default: 224)",
+    )
+    add(
+        "--val",
+        type=number(least=0, below=1),
+        metavar="X",
+        help="share of each class that is held out, 0..1, where FOLDER has no val/ (default: 0.1)",
+    )
+    add(
+        "--augment",
+        nargs="+",
+        type=augment_option,
+        metavar="NAME=X",
+        help="crop: least share of the picture's area; flip: probability; rotation: degrees; colour: 0..1; or none "
+        "(default: crop=0.25 flip=0.5 colour=0.1; with --cache flip=0.5)",
+    )
+    add(
+        "--cache",
+        action="store_true",
+        help="compute the frozen layers once for each picture and its mirror image, and keep that in runs/.cache/",
+    )
+    add(
+        "--workers",
+        type=whole_number(1),
+        metavar="N",
+        help="processes that read pictures (default: one a core, less one)",
+    )
+
+
+def add_preview(add):
+    add("--preview", type=Path, metavar="PICTURE", help="dream on it after every epoch")
+    add(
+        "--preview-class",
+        nargs="+",
+        metavar="CLASS",
+        help="dream of these classes, each in a row of its own, as dream.py --class: so one sees the subject come, "
+        "from 'untrained', which is what the same dream makes of the base with the new classifier before it has "
+        "learnt anything",
+    )
+    add(
+        "--preview-layers",
+        nargs="+",
+        metavar="TARGET",
+        help="or enhance these, as dream.py --layers (default: the layer that dream.py takes)",
+    )
+
+
+def augment_option(text):
+    """A type for argparse: NAME=X as {NAME: X}, none as {}."""
+    highest = {"crop": 1, "flip": 1, "rotation": 180, "colour": 1}
+    name, _, value = text.partition("=")
+    if text == "none":
+        return {}
+    try:
+        known, value = name in highest, float(value)
+    except ValueError:
+        known = False
+    if not known:
+        raise argparse.ArgumentTypeError(f"{text}: write NAME=NUMBER, NAME one of {', '.join(highest)}")
+    if not 0 <= value <= highest[name] or (name == "crop" and not value):
+        raise argparse.ArgumentTypeError(f"{text}: {name} is between 0 and {highest[name]}")
+    return {name: value}
+
+
+def dependent_defaults(args):
+    """Return the defaults that depend on other options; --eval takes those that were used in training."""
+    rate = args.lr or RATES[args.optimizer] * (SCRATCH_RATE if args.from_scratch else 1)
+    augment = [AUGMENT_CACHED if args.cache else AUGMENT]
+    defaults = {"seed": 0, "image_size": 224, "val": 0.1, "lr": rate, "head_lr": HEAD_RATE * rate, "augment": augment}
+    if not args.output:
+        name = run_name(Path(args.folder).absolute())
+        if name in models.REGISTRY:  # it would take the place of the published weights
+            raise UsageError(f"name the weights file with -o: {name}_mlx.npz is that of a published network")
+        defaults["output"] = models.WEIGHTS / f"{name}_mlx.npz"
+    return defaults
+
+
+def run_name(path):
+    """Return the name of the run that a weights file, or a folder of images, stands for."""
+    name = path.name.removesuffix(".npz").removesuffix("_mlx")
+    if name.lstrip(".") != name or not name:
+        raise UsageError(f"{path}: the run is named by it, and needs a name: give another with -o")
+    return name
+
+
+def check_combinations(args):
+    """Raise UsageError for options that do not go together."""
+    if args.eval and not args.weights:
+        raise UsageError("--eval needs the network: --weights FILE")
+    if args.from_scratch and (args.weights or args.train or args.freeze_to not in (None, "none")):
+        raise UsageError("--from-scratch trains the whole network: leave out --weights, --train and --freeze-to")
+    if args.train and args.freeze_to:
+        raise UsageError("--train and --freeze-to exclude each other")
+    if args.preview_class and args.preview_layers:
+        raise UsageError("--preview-class and --preview-layers exclude each other")
+    if (args.preview_class or args.preview_layers) and not args.preview:
+        raise UsageError("--preview-class and --preview-layers need a picture to dream on: --preview PICTURE")
+    if args.weights and args.output and args.output.exists() and args.output.samefile(args.weights):
+        raise UsageError(f"{args.output} is the base itself: name another file with -o")
+
+
+def augmentation(args):
+    """Return the Augmentation that --augment asks for."""
+    given = args.augment or [{}]
+    if {} in given and len(given) > 1:
+        raise UsageError("--augment none excludes all other changes")
+    values = {"crop": 1.0, "flip": 0.0, "rotation": 0.0, "colour": 0.0}
+    for change in given:
+        values |= change
+    crop, flip, rotation, color = values.values()
+    if args.cache:
+        if (crop, rotation, color) != (1, 0, 0):
+            raise UsageError("--cache goes with no augmentation but flip: every other makes each picture new each time")
+        return flips_only(flip)
+    return Augmentation((crop, 1.0), flip=flip, rotation=rotation, colour=color)

@@ -1,0 +1,109 @@
+"""A training run, and how it is kept on disk: begun, saved and resumed."""
+
+import argparse
+import shlex
+import shutil
+import sys
+import zlib
+from dataclasses import asdict, dataclass, field
+
+import mlx.core as mx
+
+from dataset.cli import UsageError, UserError
+from dataset.files import atomic_write
+
+from ..network import Network
+from . import checkpoints
+
+
+@dataclass
+class State:
+    """How far a run has come: with the weights and the optimizers' momenta, all it takes to go on."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # batches done in the epoch at hand, and their sums:
+    loss: float = 0.0
+    correct: float = 0.0
+    seen: float = 0.0
+    seconds: float = 0.0
+    data_seconds: float = 0.0  # spent waiting for images
+    history: list = field(default_factory=list)  # a row of log.csv for each epoch
+    best: int = 0  # the epoch that is exported
+
+    def to_json(self):
+        """Return what a checkpoint holds of it, under the names that its entries have always had."""
+        values = asdict(self)
+        return values | {"waited": values.pop("data_seconds")}
+
+    @classmethod
+    def from_json(cls, values):
+        values = dict(values)
+        return cls(data_seconds=values.pop("waited"), **values)
+
+
+@dataclass
+class Run:
+    """A training run: its options, the network, what learns how fast, and the processes that share the work."""
+
+    args: argparse.Namespace
+    net: Network
+    frozen: list  # modules
+    split: str | None  # the layer that the frozen part ends with
+    optimizers: list  # (optimizer, learning rate, parameter paths)
+    group: mx.distributed.Group
+    settings: dict  # the options that decide about the weights: --resume must have the same
+    untrained: bool  # at the start the classifier is one of random weights
+    state: State = field(default_factory=State)
+
+    @property
+    def first(self):
+        """Whether this is the one process that writes and prints."""
+        return self.group.rank() == 0
+
+
+def start_or_resume(run):
+    """Go on with the run that --resume means, or make the folder of a new one."""
+    args, file = run.args, run.args.run / "checkpoint.npz"
+    optimizers = [optimizer for optimizer, _, _ in run.optimizers]
+    if run.first and args.resume:
+        stored = checkpoints.read_state(file)
+        differing = [key for key, value in run.settings.items() if stored["settings"].get(key) != value]
+        if differing:
+            key = differing[0]
+            raise UsageError(
+                f"--resume: the run was begun with another {key.replace('_', ' ')}: "
+                f"{stored['settings'].get(key)}, not {run.settings[key]}"
+            )
+        checkpoints.restore(file, run.net, optimizers)
+        run.state = State.from_json(stored["state"])
+    elif run.first:
+        if file.exists() and (epoch := checkpoints.read_state(file)["state"]["epoch"]) < args.epochs:
+            raise UserError(
+                f"{args.run}: an unfinished run is there, in epoch {epoch + 1}: go on with --resume, or remove it "
+                f"(rm -r {args.run}), or name another with -o"
+            )
+        shutil.rmtree(args.run, ignore_errors=True)
+        with atomic_write(args.run / "command") as temporary:
+            temporary.write_text(shlex.join(["python", *sys.argv]) + "\n")
+    if args.resume:  # the other machines need no copy of the file
+        checkpoints.broadcast(run.net, optimizers, run.group)
+        numbers = [run.state.epoch, run.state.step] if run.first else [0, 0]
+        run.state.epoch, run.state.step = mx.distributed.all_sum(mx.array(numbers), group=run.group).tolist()
+
+
+def settings_of(args, net, train_set):
+    """Return what decides about the weights of a run."""
+    names = ("epochs", "batch_size", "optimizer", "lr", "head_lr", "momentum", "weight_decay", "schedule", "warmup")
+    names += ("clip", "label_smoothing", "balance", "seed", "image_size", "val", "cache", "freeze_to", "train")
+    settings = {name: getattr(args, name) for name in names}
+    settings |= {"model": net.metadata.model, "aux": net.metadata.aux, "base": net.metadata.source_sha256}
+    images = "".join(f"{path} {label}" for path, label in zip(train_set.paths, train_set.labels, strict=True))
+    settings |= {"augmentation": repr(args.augmentation), "pictures": zlib.crc32(images.encode())}
+    return settings
+
+
+def save(run):
+    if run.first:
+        state = {"settings": run.settings, "state": run.state.to_json()}
+        optimizers = [optimizer for optimizer, _, _ in run.optimizers]
+        checkpoints.write(run.args.run / "checkpoint.npz", run.net, optimizers, state)
