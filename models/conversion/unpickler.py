@@ -305,10 +305,12 @@ def subclass(function, kind, arguments, state):
     return call(function, arguments)
 
 
-def numpy_array(buffer, kind, shape, order):
-    """What pickles of protocol 5 say for an array."""
+def numpy_array(buffer, kind, shape, order, axes=None):
+    """What pickles of protocol 5 say for an array. axes: in order "K", how to transpose it."""
     found = NumpyArray()
     found.fill((1, shape, kind, order == "F", buffer))
+    if found.array is not None and order == "K" and axes is not None:
+        found.array = found.array.transpose(axes)
     return found
 
 

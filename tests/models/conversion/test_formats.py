@@ -161,19 +161,20 @@ def test_a_pickle_of_endless_instructions_is_refused(tmp_path):
     refused(tmp_path / "y.pth", "far longer")
 
 
-def test_hash_bombs_are_refused(tmp_path):
+def test_hash_bombs_cost_no_time(tmp_path):
+    """A tuple of tuples of tuples takes for ever to hash: it is no key."""
     nested = b"\x80\x02}" + b"K\x01" + b"q\x00h\x00\x86" * 60 + b"K\x01s."  # {((1, 1), (1, 1)), ...}: 1}
     pickletools.optimize(nested)  # it is a well-formed pickle
-    refused(pickled(tmp_path, nested), "keys that are no names")
+    refused(pickled(tmp_path, nested), "no state dict")
     pairs = b"\x80\x02ccollections\nOrderedDict\n(](](K\x01" + b"q\x00h\x00\x86" * 60 + b"K\x01eetR."
-    refused(pickled(tmp_path, pairs), "keys that are no names")
+    refused(pickled(tmp_path, pairs), "no state dict")
 
 
 @pytest.mark.parametrize("name", ["zip.pth", "legacy.pth", "tiny.safetensors"])
 def test_cut_off(tmp_path, name):
     data = (HERE / name).read_bytes()
     for size in range(1, len(data), 61):
-        refused(put(tmp_path / name, data[:size]), "cut off|damaged|no format|pickle, but not")
+        refused(put(tmp_path / name, data[:size]), "cut off|damaged|no format|no state dict")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_cut_off(tmp_path, name):
         (b"hello", "no format that is known"),
         (b"<!DOCTYPE html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        (b"\x80\x02}.", "not one that torch.save wrote"),
+        (b"\x80\x02}.", "no state dict"),
         (b"4\n1\n3\nV 1\n", "text form"),
         (bytes(257) + b"ustar\x00", "tar archive"),
     ],
