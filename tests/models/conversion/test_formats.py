@@ -536,6 +536,24 @@ def test_a_caffemodel_to_its_activations(tmp_path, model, v1):
     assert agrees(tmp_path / "x.npz", model) > 70
 
 
+def test_caffejs_to_its_activations(tmp_path):
+    """Raw numbers, O x H x W x I, a file a parameter; the auxiliary classifiers are not among them."""
+    for key, array in caffe_weights(CAFFE).items():
+        layer, _, field = key.rpartition(".")
+        path = tmp_path / "bvlc" / f"{layer}_{'filter' if field == 'weight' else 'bias'}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if layer[:5] not in ("loss1", "loss2"):
+            path.write_bytes(np.ascontiguousarray(array.transpose(0, 2, 3, 1) if array.ndim == 4 else array).tobytes())
+    found, metadata = state_dict.load(tmp_path / "bvlc")
+    assert (metadata.model, metadata.num_classes, metadata.aux) == ("googlenet_bvlc", 10, False)
+    weights_file.write(tmp_path / "x.npz", found, metadata, "float32")
+    assert agrees(tmp_path / "x.npz") > 70
+    for path in (tmp_path / "bvlc").rglob("7x7_s2_filter.bin"):
+        path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(UserError, match="conv1.conv.weight is misshapen"):
+        state_dict.load(tmp_path / "bvlc")
+
+
 @pytest.mark.parametrize("names", [NEURAL_DREAM, DREAM_CREATOR, TRAINED, CAPTUM])
 def test_ports_of_the_caffe_network(tmp_path, names):
     found, metadata = converted(caffe_weights(names))
