@@ -76,8 +76,7 @@ def to_checkpoint(value, choose, block, order):
     """
     candidates = state_dicts(value)
     if not candidates:
-        inside = leaves(value, iter(range(OPERATIONS)))
-        raise UserError(next((item.reason for _, item in inside if isinstance(item, Hollow)), NO_STATE_DICT))
+        raise UserError(next((item.reason for item in hollows(value)), NO_STATE_DICT))
     where, state = candidates[choose([(where, shapes_in(state)) for where, state in candidates])]
     blocks, arrays, unreadable = {}, {}, {}
 
@@ -107,7 +106,8 @@ def to_checkpoint(value, choose, block, order):
         if isinstance(item, Tensor) and 0 < np.prod(item.shape) < 100 and is_dtype(item.storage.dtype):
             extra[name] = numbers(item)
     by_order = all(isinstance(item, NumpyArray) for item in state.values())
-    return Checkpoint(arrays, extra, "channels last" if by_order else "names", unreadable)
+    hidden = next((item.reason for item in hollows(value) if hides_arrays(item)), "")
+    return Checkpoint(arrays, extra, "channels last" if by_order else "names", unreadable, hidden)
 
 
 def is_dtype(name):
@@ -158,6 +158,25 @@ def leaves(value, budget):
             seen.add(id(item))
             inner = [(f"{name}.{key}" if name else key, part, depth + 1) for key, part in items_of(item)]
             waiting += inner[::-1]
+
+
+def hollows(value):
+    """Yield the hollow objects in a value, those inside others excepted."""
+    return (item for _, item in leaves(value, iter(range(OPERATIONS))) if isinstance(item, Hollow))
+
+
+def hides_arrays(hollow):
+    """Say whether there are arrays in what belongs to a hollow object: a whole model, mostly."""
+    waiting, seen = [hollow.parts], set()
+    while waiting and len(seen) < OPERATIONS:
+        item = waiting.pop()
+        item = item.parts if isinstance(item, Hollow) else item
+        if is_array(item):
+            return True
+        if isinstance(item, (dict, list, tuple)) and id(item) not in seen:
+            seen.add(id(item))
+            waiting += item.values() if isinstance(item, dict) else item
+    return False
 
 
 def shapes_in(state):

@@ -21,6 +21,7 @@ from .names import foreign_modules, foreign_names
 from .pytorch import largest, rank
 
 LONGEST = 300  # characters of a parameter's name
+SEPARATORS = "./:|_-"  # that may end a prefix
 
 
 def load(path, model=None, quiet=True):
@@ -40,7 +41,8 @@ def load(path, model=None, quiet=True):
         try:
             arrays, metadata, unused = convert_state_dict(checkpoint, model, path.name)
         except UserError as error:
-            raise UserError(f"{path}: {error}") from None
+            nothing_known = not find_prefix(checkpoint.arrays)[1]
+            raise UserError(f"{path}: {checkpoint.hidden if checkpoint.hidden and nothing_known else error}") from None
         if unused:
             more = f" and {len(unused) - 4} more" if len(unused) > 4 else ""
             log(f"{path}: left out, since {metadata.model} has no place for them: {', '.join(unused[:4])}{more}", quiet)
@@ -103,7 +105,7 @@ def find_prefix(names):
     """
     counts = {"": 0}
     for name in names:
-        ends = [i + 1 for i, letter in enumerate(name[:LONGEST]) if letter == "."] if len(name) <= LONGEST else []
+        ends = [i + 1 for i, letter in enumerate(name) if letter in SEPARATORS] if len(name) <= LONGEST else []
         for end in [0, *ends]:
             if name[end:] in known_names():
                 counts[name[:end]] = counts.get(name[:end], 0) + 1

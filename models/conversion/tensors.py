@@ -17,13 +17,15 @@ class Checkpoint:
 
     order: how to find the layers where names do not: "names" (they do), "modules" (Torch7's have none; their order
     tells), "channels last" (the order of names with kernels H x W x I x O, as in flax) or "flat" (names as in Caffe,
-    no shapes; O x H x W x I). unreadable: {name: reason} of what is a tensor of a kind that is not known here.
+    no shapes; O x H x W x I). unreadable: {name: reason} of what is a tensor of a kind that is not known here. hidden:
+    why tensors elsewhere in the file, inside an object of a class, are not among the arrays.
     """
 
     arrays: dict
     extra: dict = field(default_factory=dict)
     order: str = "names"
     unreadable: dict = field(default_factory=dict)
+    hidden: str = ""
 
 
 def sizes(shape):

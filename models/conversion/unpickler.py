@@ -200,7 +200,10 @@ class Machine:
             target.parts.append(state)
 
     def persistent(self):
-        found = storage(self.pop())
+        identity = self.pop()
+        if identity[0] == "module":  # a class, with its source
+            return identity[1]
+        found = storage(identity)
         self.storages.append(found)
         return found
 
@@ -338,6 +341,7 @@ FUNCTIONS = {
     "_codecs.encode": lambda text, *_: text.encode("latin-1"),  # how Python 3 writes bytes for Python 2
     "torch._utils._rebuild_tensor": rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": rebuild_tensor,
+    "torch._utils._rebuild_device_tensor_from_numpy": lambda data, *_: data,
     "torch._utils._rebuild_parameter": lambda data, *_: data,
     "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
     "torch._tensor._rebuild_from_type_v2": subclass,

@@ -66,6 +66,7 @@ def prefixed(prefix, arrays):
     [
         *("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "module.module.", "model.", "net."),
         *("backbone.", "backbone.body.", "1.", "0.model.", "student.encoder.", "features.", "a.very.long.way.to.it."),
+        *("net/", "net_", "scope:", "a-b."),
     ],
 )
 def test_any_prefix(tmp_path, trunk, prefix):
@@ -182,6 +183,15 @@ def test_a_weight_that_depends_on_code_is_refused(tmp_path, monkeypatch, trunk, 
     with pytest.raises(UserError, match=words):
         load(tmp_path, {"state_dict": prefixed("module.", trunk | {"features.0.weight": item})})
     assert [path.name for path in tmp_path.iterdir()] == ["x.pth"]
+
+
+def test_a_whole_model_is_told_from_weights(tmp_path):
+    """{"model": the module itself}: its tensors are inside an object of a class; those of optimizers are no weights."""
+    model = argparse.Namespace(_parameters={"weight": np.ones(3, np.float32)})
+    with pytest.raises(UserError, match="asks for 'argparse.Namespace', which is code and no weights"):
+        load(tmp_path, {"model": model, "optimizer": {"state": {0: {"momentum_buffer": np.ones(9)}}}})
+    with pytest.raises(UserError, match="asks for 'argparse.Namespace', which is code and no weights"):
+        load(tmp_path, model)
 
 
 def test_classes_of_any_kind(tmp_path):
