@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def convert_state_dict(checkpoint, model=None, hint=""):
         arrays = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
         names, implied = foreign_names({module_of(key) for key in arrays})
         arrays = {rename(key, names): array for key, array in arrays.items()}
-        arrays = {key: flatten_classifier(key, array) for key, array in arrays.items()}
+        arrays = {key: flatten_classifier(key, array) for key, array in unwrap_classifier(arrays).items()}
         if checkpoint.order == "flat":
             arrays = give_shapes(arrays, model)
     arrays = weights_file.from_torch(arrays)
@@ -149,6 +150,16 @@ def module_of(key):
 def rename(key, names):
     module, dot, field = key.rpartition(".")
     return f"{names.get(module, module)}{dot}{field}"
+
+
+def unwrap_classifier(arrays):
+    """Take a Sequential with one layer of weights, in the place of the classifier, for the classifier."""
+    for head in ("fc", "classifier.6"):
+        inside = {match[1] for key in arrays if (match := re.fullmatch(rf"({head}\.\d+)\.(weight|bias)", key))}
+        if len(inside) == 1:
+            names = {inside.pop(): head}
+            arrays = {rename(key, names): array for key, array in arrays.items()}
+    return arrays
 
 
 def flatten_classifier(key, array):

@@ -57,6 +57,8 @@ class Hollow:
     @property
     def reason(self):
         """Why it is of no use where weights are wanted."""
+        if self.name == "torch.storage._load_from_bytes":
+            return "its tensors were pickled without torch; save them with torch.save"
         if self.name.startswith("torch._utils._rebuild_"):
             return (
                 f"a tensor of a kind that is not read here ({self.name.rpartition('_rebuild_')[2][:40]}: sparse, "
@@ -323,7 +325,7 @@ def numpy_scalar(kind, data):
 
 
 def rebuild_tensor(block, *arguments):
-    return tensor(block, *arguments[:3]) if isinstance(block, Storage) else Hollow("torch._utils._rebuild_tensor")
+    return tensor(block, *arguments[:3]) if isinstance(block, Storage) else block
 
 
 def jax_array(function, arguments, state, *_):

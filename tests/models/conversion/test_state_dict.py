@@ -251,6 +251,15 @@ def test_a_trunk_becomes_a_network_that_ends_at_its_last_pooling(model, last):
     assert net.layers[-1] == net.resolve("pool5") == last and net.resolve(metadata.layer) in net.layers
 
 
+def test_a_classifier_in_a_sequential():
+    """Fine-tuned networks often have dropout and one layer there; with two layers it is another classifier."""
+    arrays = torch_arrays("resnet50")
+    wrapped = {key.replace("fc.", "fc.1."): array for key, array in arrays.items()}
+    assert state_dict.convert_state_dict(Checkpoint(wrapped))[1].num_classes == 1000
+    with pytest.raises(UserError, match="fc.1.weight is unexpected"):
+        state_dict.convert_state_dict(Checkpoint(wrapped | {"fc.4.weight": np.ones((3, 4))}))
+
+
 def test_files_of_earlier_versions_with_half_a_classifier_are_read(tmp_path, trunk):
     arrays = weights_file.from_torch(trunk) | {"classifier.1.weight": np.zeros((4096, 9216), np.float16)}
     weights_file.write(tmp_path / "x.npz", arrays, weights_file.Metadata("alexnet", 0))
