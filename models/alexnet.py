@@ -18,12 +18,12 @@ class AlexNet(FeaturesAndClassifier):
             *(Conv2d(384, 256, 3, padding=1), ReLU()),
             *(Conv2d(256, 256, 3, padding=1), ReLU(), MaxPool2d(3, 2)),
         ]
-        self.classifier = [
-            *(nn.Dropout(), nn.Linear(256 * 6 * 6, 4096), ReLU()),
-            *(nn.Dropout(), nn.Linear(4096, 4096), ReLU()),
-        ]
         if num_classes:
-            self.classifier.append(nn.Linear(4096, num_classes))
+            self.classifier = [
+                *(nn.Dropout(), nn.Linear(256 * 6 * 6, 4096), ReLU()),
+                *(nn.Dropout(), nn.Linear(4096, 4096), ReLU()),
+                nn.Linear(4096, num_classes),
+            ]
 
     def aliases(self):
         """Return {Caffe's name (conv1 ... conv5, relu1 ... relu5, pool1, pool2, pool5, fc6 ... fc8): ours}."""

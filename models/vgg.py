@@ -21,12 +21,12 @@ class VGG(FeaturesAndClassifier):
                 self.features += [Conv2d(inputs, width, 3, padding=1), ReLU()]
                 inputs = width
             self.features.append(MaxPool2d(2, 2))
-        self.classifier = [
-            *(nn.Linear(512 * 7 * 7, 4096), ReLU(), nn.Dropout()),
-            *(nn.Linear(4096, 4096), ReLU(), nn.Dropout()),
-        ]
         if num_classes:
-            self.classifier.append(nn.Linear(4096, num_classes))
+            self.classifier = [
+                *(nn.Linear(512 * 7 * 7, 4096), ReLU(), nn.Dropout()),
+                *(nn.Linear(4096, 4096), ReLU(), nn.Dropout()),
+                nn.Linear(4096, num_classes),
+            ]
 
     def aliases(self):
         return vgg_aliases(self.depths)

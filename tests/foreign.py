@@ -1,7 +1,15 @@
 """Writes tiny files in other frameworks' formats, by their specifications, for the tests of the readers."""
 
+import io
 import json
+import pickle
 import struct
+import sys
+import types
+import zipfile
+from collections import OrderedDict
+from itertools import accumulate
+from unittest import mock
 
 import numpy as np
 
@@ -170,3 +178,98 @@ class Torch7Writer:
             return out + struct.pack("<i", 4) + index
         storage = struct.pack("<q", base.size) + base.tobytes()
         return out + self.torch(index, f"torch.{kind}Storage", lambda: storage)
+
+
+# PyTorch: what torch.save writes, without torch. Arrays stand for tensors.
+
+
+class Named:
+    """Something that a pickle refers to by its name alone: named("torch.float32"), a function of torch's, a class."""
+
+    def __init__(self, module, name):
+        self.__module__, self.name = module, name
+
+    def __reduce__(self):
+        return self.name
+
+    def __call__(self, *_):
+        raise AssertionError("never called")
+
+
+NAMES = {}
+
+
+def named(path):
+    return NAMES.setdefault(path, Named(*path.rsplit(".", 1)))
+
+
+class Call:
+    """The result of calling what is named so, as a pickle asks for it: Call("torch.device", "cpu")."""
+
+    def __init__(self, path, *arguments):
+        self.function, self.arguments = named(path), arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+class Storage:
+    def __init__(self, array):
+        self.array = array
+
+
+class TorchPickler(pickle.Pickler):
+    """Arrays become tensors, strides and all; those of one base share a storage."""
+
+    kinds = {"f2": "HalfStorage", "f4": "FloatStorage", "f8": "DoubleStorage", "i8": "LongStorage"}
+
+    def __init__(self, file, protocol):
+        super().__init__(file, protocol)
+        self.storages = {}
+
+    def reducer_override(self, value):
+        if not isinstance(value, np.ndarray):
+            return NotImplemented
+        base = value
+        while isinstance(base.base, np.ndarray):
+            base = base.base
+        storage = self.storages.setdefault(id(base), Storage(base))
+        offset = value.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+        strides = tuple(stride // value.itemsize for stride in value.strides)
+        arguments = (storage, offset // value.itemsize, value.shape, strides, False, OrderedDict())
+        return named("torch._utils._rebuild_tensor_v2"), arguments
+
+    def persistent_id(self, value):
+        if not isinstance(value, Storage):
+            return None
+        keys = list(self.storages.values())
+        kind = named(f"torch.{self.kinds[value.array.dtype.str[1:]]}")
+        return ("storage", kind, str(keys.index(value)), "cpu", value.array.size)
+
+
+def pickled(value, protocol=2, pickler=TorchPickler):
+    """(the pickle of a value, the pickler)"""
+    for kind in TorchPickler.kinds.values():
+        named(f"torch.{kind}")
+    named("torch._utils._rebuild_tensor_v2")
+    modules = {}
+    for path, name in NAMES.items():
+        module = path.rsplit(".", 1)[0]
+        for parent in accumulate(module.split("."), "{}.{}".format):
+            modules.setdefault(parent, types.ModuleType(parent))
+        setattr(modules[module], name.name, name)
+    out = io.BytesIO()
+    with mock.patch.dict(sys.modules, modules):
+        writer = pickler(out, protocol)
+        writer.dump(value)
+    return out.getvalue(), writer
+
+
+def torch_save(path, value, protocol=2):
+    """Write what torch.save(value, path) writes."""
+    data, pickler = pickled(value, protocol)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x/data.pkl", data)
+        for key, storage in enumerate(pickler.storages.values()):
+            file.writestr(f"x/data/{key}", np.ascontiguousarray(storage.array).tobytes())
+    return path

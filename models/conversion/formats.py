@@ -5,6 +5,7 @@ what is not understood is a UserError in one line, no code in a file is ever run
 size of the file does not justify.
 """
 
+import functools
 import mmap
 import os
 from pathlib import Path
@@ -12,15 +13,21 @@ from pathlib import Path
 from dataset.cli import UserError
 
 from .caffe import read_caffemodel
-from .pytorch import LEGACY, read_legacy_torch, read_zip
+from .caffejs import is_caffejs, read_caffejs
+from .pytorch import LEGACY, largest, read_legacy_torch, read_npy, read_pickle, read_zip
 from .safetensors import read_safetensors
-from .tensors import DAMAGE
+from .tensors import DAMAGE, EXPANDED
 from .torch7 import read_torch7
 
 
-def read(path):
-    """Read a file of any format known here, as a Checkpoint. Raises UserError."""
+def read(path, choose=largest):
+    """Read a file of any format known here, as a Checkpoint. Raises UserError.
+
+    choose: which of several state dicts to take; see pytorch.to_checkpoint().
+    """
     path = Path(path)
+    if is_caffejs(path):
+        return read_caffejs(path)
     if path.is_dir():
         raise UserError(f"{path}: this is a folder; name a file")
     try:
@@ -32,8 +39,8 @@ def read(path):
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     try:
-        checkpoint = find_reader(path, data)(path, data)
-        if sum(array.nbytes for array in checkpoint.arrays.values()) > 2 * size + 4096:
+        checkpoint = find_reader(path, data, choose)(path, data)
+        if sum(array.nbytes for array in checkpoint.arrays.values()) > 2 * size + EXPANDED:
             raise UserError("its arrays are larger than the file")
     except UserError as error:
         text = str(error)
@@ -47,15 +54,17 @@ def read(path):
     return checkpoint
 
 
-def find_reader(path, data):
+def find_reader(path, data, choose):
     """Return the function that reads files which begin like this one."""
     start = bytes(data[:64])
     if start.startswith(b"PK"):
-        return read_zip
+        return functools.partial(read_zip, choose=choose)
     if start.startswith(LEGACY):
-        return read_legacy_torch
+        return functools.partial(read_legacy_torch, choose=choose)
     if start.startswith(b"\x80"):
-        raise UserError("a pickle, but not one that torch.save wrote")
+        return functools.partial(read_pickle, choose=choose)
+    if start.startswith(b"\x93NUMPY"):
+        return functools.partial(read_npy, choose=choose)
     if start.startswith(b"version https://git-lfs"):
         raise UserError("a pointer of Git LFS, not the file itself: `git lfs pull` fetches it")
     if bytes(data[257:262]) == b"ustar":
@@ -70,4 +79,4 @@ def find_reader(path, data):
         raise UserError("Torch7's text form; save it in the binary one (torch.save's default)")
     if path.suffix == ".caffemodel" or start[:1] in (b"\n", b"\x12"):  # Protocol Buffers have no signature
         return read_caffemodel
-    raise UserError("no format that is known here (.pth, .pt, .caffemodel, .safetensors, .t7, .npz)")
+    raise UserError("no format that is known here (.pth, .pt, .caffemodel, .safetensors, .t7, .npz, pickled arrays)")

@@ -18,41 +18,29 @@ class Match:
     num_classes: int
     aux: bool
     keys: tuple
+    unused: tuple = ()  # arrays beside the network's
 
 
 @functools.cache
-def shapes_of(model, aux=False):
+def shapes_of(model, aux=False, classifier=True):
     """Return {parameter path: shape} of a network of the registry, in the layers' order, with its usual classes."""
     entry = REGISTRY[model]
-    net = entry.build(entry.num_classes, aux=aux)  # MLX is lazy: no parameter is computed
+    net = entry.build(entry.num_classes if classifier else 0, aux=aux)  # MLX is lazy: no parameter is computed
     return {key: tuple(array.shape) for key, array in tree_flatten(net.parameters())}
 
 
 def identify(shapes, model=None):
     """Find the network of the registry that {parameter path: shape in MLX's layout} fits, as a Match.
 
-    model: consider this one only. The number of classes comes from the classifier, and is 0 where there is none; the
-    auxiliary classifiers then go as well. Raises UserError that names the nearest network and what does not fit it.
+    model: consider this one only. The number of classes comes from the classifier, and is 0 where there is none: then
+    the network ends before it. What belongs to no module of the network is unused, as a loss's weights or the layers
+    behind a backbone are. Raises UserError that names the nearest network and what does not fit it.
     """
     matches, misfits = [], {}
     for name in [model] if model else REGISTRY:
-        entry = REGISTRY[name]
-        plain = shapes_of(name)
-        whole_net = shapes_of(name, aux=True) if entry.aux else plain
-        # every shape that begins with the number of classes belongs to a classifier: no other layer is that wide
-        heads = {key for key, shape in whole_net.items() if shape[0] == entry.num_classes}
-        classifier = [key for key in plain if key in heads]
-        auxiliary = [key for key in whole_net if key not in plain]
-
-        num_classes = shapes[classifier[0]][0] if shapes.get(classifier[0]) else 0
-        aux = entry.aux and num_classes > 0 and all(key in shapes for key in auxiliary)
-        keys = [key for key in (whole_net if aux else plain) if num_classes or key not in classifier]
-        wanted = {key: (num_classes, *whole_net[key][1:]) if key in heads else whole_net[key] for key in keys}
-        wrong = [f"{key} is missing" for key in keys if key not in shapes]
-        wrong += [f"{key} is misshapen" for key in keys if key in shapes and tuple(shapes[key]) != wanted[key]]
-        wrong += [f"{key} is unexpected" for key in shapes if key not in whole_net]
+        match, wrong = fit(name, shapes)
         if not wrong:
-            matches.append(Match(name, num_classes, aux, tuple(keys)))
+            matches.append(match)
         misfits[name] = wrong
     if matches:
         usual = [match for match in matches if match.num_classes == REGISTRY[match.model].num_classes]
@@ -64,5 +52,33 @@ def identify(shapes, model=None):
         raise UserError(f"these are no weights of {model}: {what}")
     known = sum(key in shapes_of(nearest, aux=REGISTRY[nearest].aux) for key in shapes)
     if known < len(shapes) / 4:
-        raise UserError(f"these are no weights of any network here ({', '.join(REGISTRY)})")
+        raise UserError(f"these are no weights of any network here ({', '.join(REGISTRY)}): {describe(shapes)}")
     raise UserError(f"these are no weights of any network here; the nearest is {nearest}, but {what}")
+
+
+def fit(name, shapes):
+    """Compare shapes with one network's: (Match, what is wrong)."""
+    entry = REGISTRY[name]
+    plain = shapes_of(name)
+    whole_net = shapes_of(name, aux=True) if entry.aux else plain
+    # every shape that begins with the number of classes belongs to a classifier: no other layer is that wide
+    heads = {key for key, shape in whole_net.items() if shape[0] == entry.num_classes}
+    classifier = next(key for key in plain if key in heads)
+    num_classes = shapes[classifier][0] if len(shapes.get(classifier, ())) == 2 else 0
+    aux = entry.aux and num_classes > 0 and all(key in shapes for key in whole_net if key not in plain)
+    keys = (whole_net if aux else plain) if num_classes else shapes_of(name, classifier=False)
+    wanted = {key: (num_classes, *whole_net[key][1:]) if key in heads else whole_net[key] for key in keys}
+    modules = {key.partition(".")[0] for key in whole_net}
+    beside = [key for key in shapes if key not in whole_net]
+    unused = tuple(key for key in beside if key.partition(".")[0] not in modules)
+    wrong = [f"{key} is missing" for key in keys if key not in shapes]
+    wrong += [f"{key} is misshapen" for key in keys if key in shapes and tuple(shapes[key]) != wanted[key]]
+    wrong += [f"{key} is unexpected" for key in beside if key not in unused]
+    return Match(name, num_classes, aux, tuple(keys), unused), wrong
+
+
+def describe(shapes):
+    """Say what arrays were found, by two of them."""
+    names = list(shapes)
+    some = [f"{name[:60]} ({' x '.join(map(str, shapes[name])) or 'a number'})" for name in (names[0], names[-1])]
+    return f"the file holds {len(names)} arrays, {' to '.join(some if len(names) > 1 else some[:1])}"

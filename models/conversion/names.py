@@ -25,6 +25,16 @@ def foreign_names(modules):
     return {}, {}
 
 
+def foreign_modules():
+    """List all of their names of modules that foreign_names() knows."""
+    googlenet = set(googlenet_aliases())
+    heads = {f"aux{i}.{part}" for i in (1, 2) for part in ("conv", "loss_conv", "loss_fc", "loss_classifier")}
+    heads |= {f"loss{i}/{part}" for i in (1, 2, 3) for part in ("conv", "fc", "classifier")}
+    caffe = googlenet | heads | {f"conv{i}" for i in (1, 2, 3)}
+    vgg = set(vgg_aliases(VGG19.depths)) | set(TIMM_VGG) | set(JCJOHNSON_VGG)
+    return caffe | {name.replace("/", "_") for name in caffe} | vgg
+
+
 def googlenet_names(modules):
     """Return {their module: ours} of Caffe's a/b, neural-dream's a_b, and dream-creator's and captum's mixed3a.b."""
     aliases = googlenet_aliases()

@@ -1,11 +1,13 @@
 """State dicts of other frameworks to our names, our layout, and the network that they belong to."""
 
-import math
+import functools
+import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
 
-from dataset.cli import UserError
+from dataset.cli import UserError, log
 from dataset.files import sha256
 
 from .. import weights_file
@@ -13,45 +15,71 @@ from ..npz import is_npz
 from ..registry import REGISTRY
 from ..weights_file import Metadata
 from . import formats
+from .caffejs import files as caffejs_files
 from .identification import identify, shapes_of
-from .names import foreign_names
+from .layer_order import match_channels_last, match_modules
+from .names import foreign_modules, foreign_names
+from .pytorch import largest, rank
+
+LONGEST = 300  # characters of a parameter's name
+SEPARATORS = "./:|_-"  # that may end a prefix
 
 
-def load(path, model=None):
+def load(path, model=None, quiet=True):
     """Read any file that is known here: ({parameter path: array}, Metadata), ready for weights_file.write.
 
     model: what the user says it is; None recognises it. The metadata has the published statistics of the network,
-    unless the file gives its own. Raises UserError.
+    unless the file gives its own. quiet: no note of what is left out. Raises UserError.
     """
     path = Path(path)
     if is_npz(path):
         arrays, metadata = weights_file.read(path)
         if model not in (None, metadata.model):
             raise UserError(f"{path}: these are weights of {metadata.model}, not of {model}")
+        metadata = metadata.replace(layer=metadata.build().resolve(metadata.layer))
     else:
-        checkpoint = formats.read(path)
+        checkpoint = formats.read(path, choose_state)
         try:
-            arrays, metadata = convert_state_dict(checkpoint, model, path.name)
+            arrays, metadata, unused = convert_state_dict(checkpoint, model, path.name)
         except UserError as error:
-            raise UserError(f"{path}: {error}") from None
+            nothing_known = not find_prefix(checkpoint.arrays)[1]
+            raise UserError(f"{path}: {checkpoint.hidden if checkpoint.hidden and nothing_known else error}") from None
+        if unused:
+            more = f" and {len(unused) - 4} more" if len(unused) > 4 else ""
+            log(f"{path}: left out, since {metadata.model} has no place for them: {', '.join(unused[:4])}{more}", quiet)
     if not metadata.source_sha256:
-        metadata = metadata.replace(source=path.name, source_sha256=sha256(path))
+        metadata = metadata.replace(source=path.name, source_sha256=digest(path))
     return arrays, metadata
 
 
+def digest(path):
+    """The SHA-256 of a file; of a folder, that of its listing as sha256sum prints it."""
+    if path.is_file():
+        return sha256(path)
+    lines = [f"{sha256(file)}  {name}\n" for name, file in caffejs_files(path).items()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def convert_state_dict(checkpoint, model=None, hint=""):
-    """Return (arrays, Metadata) of a Checkpoint: our names, MLX's layout.
+    """Return (arrays, Metadata, names of what is left out) of a Checkpoint: our names, MLX's layout.
 
     hint: the file's name, which may say "places365" where nothing else does.
     """
-    arrays = {strip_prefix(key): array for key, array in checkpoint.arrays.items()}
-    implied = {}
-    if checkpoint.in_order:
-        arrays = match_in_order(arrays, model)
+    arrays, implied, unused = checkpoint.arrays, {}, []
+    prefix, known = find_prefix(arrays)
+    if checkpoint.order == "modules":
+        arrays = match_modules(arrays, model)
+    elif checkpoint.order == "channels last" and 2 * known < len(arrays):
+        arrays, unused = match_channels_last(arrays, model)
     else:
+        refuse_unreadable(checkpoint.unreadable, prefix)
+        unused = [key for key in arrays if not key.startswith(prefix)]
+        arrays = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
         names, implied = foreign_names({module_of(key) for key in arrays})
         arrays = {rename(key, names): array for key, array in arrays.items()}
-        arrays = {key: flatten_classifier(key, array) for key, array in arrays.items()}
+        arrays = {key: flatten_classifier(key, array) for key, array in unwrap_classifier(arrays).items()}
+        if checkpoint.order == "flat":
+            arrays = give_shapes(arrays, model)
     arrays = weights_file.from_torch(arrays)
     shapes = {key: array.shape for key, array in arrays.items()}
     match = identify(shapes, model)
@@ -59,15 +87,60 @@ def convert_state_dict(checkpoint, model=None, hint=""):
         hint = f"{hint} {checkpoint.extra.get('base_model')}".lower()
         if "places365" in hint or "p365" in hint:  # the same network; without its classifier only the name tells
             match = identify(shapes, "googlenet_places365")
-    known = implied | embedded_metadata(checkpoint.extra, match.num_classes)
-    return {key: arrays[key] for key in match.keys}, Metadata(match.model, match.num_classes, aux=match.aux, **known)
+    told = implied | embedded_metadata(checkpoint.extra, match.num_classes)
+    metadata = Metadata(match.model, match.num_classes, aux=match.aux, **told)
+    return {key: arrays[key] for key in match.keys}, metadata, [*unused, *match.unused]
 
 
-def strip_prefix(name):
-    """Remove what DataParallel and torch.compile put in front of a parameter's name."""
-    for prefix in ("module.", "_orig_mod."):
-        name = name.removeprefix(prefix)
-    return name
+@functools.cache
+def known_names():
+    """The names of all parameters of the networks here, by torchvision's and by others' names."""
+    own = {key for name, entry in REGISTRY.items() for key in shapes_of(name, aux=entry.aux)}
+    return own | {f"{module}.{field}" for module in foreign_modules() for field in ("weight", "bias")}
+
+
+def find_prefix(names):
+    """Find what stands before the names of a network here: (prefix, how many names go on as a network's do).
+
+    It may be DataParallel's "module.", torch.compile's "_orig_mod.", Lightning's "model.", any other, several or none.
+    """
+    counts = {"": 0}
+    for name in names:
+        ends = [i + 1 for i, letter in enumerate(name) if letter in SEPARATORS] if len(name) <= LONGEST else []
+        for end in [0, *ends]:
+            if name[end:] in known_names():
+                counts[name[:end]] = counts.get(name[:end], 0) + 1
+    prefix = max(counts, key=counts.get)
+    return prefix, counts[prefix]
+
+
+def choose_state(candidates):
+    """Choose of state dicts, [(where, {name: shape}), ...], the one that has most of a network here: the index."""
+    known = [find_prefix(shapes)[1] for _, shapes in candidates]
+    if not any(known):
+        return largest(candidates)
+    return max(range(len(candidates)), key=lambda i: (known[i], rank(candidates[i][0]), -len(candidates[i][1])))
+
+
+def refuse_unreadable(unreadable, prefix):
+    """Raise UserError if a parameter of a network here is of a kind that cannot be read."""
+    for name, reason in unreadable.items():
+        if name.removeprefix(prefix) in known_names():
+            raise UserError(f"{name}: {reason}")
+
+
+def give_shapes(arrays, model=None):
+    """Give rows of numbers the shapes of the network whose names they have, O x H x W x I, as torch has them."""
+    shapes = next(
+        (shapes for name in ([model] if model else REGISTRY) if (shapes := shapes_of(name)).keys() >= arrays.keys()), {}
+    )
+    shaped = {}
+    for key, array in arrays.items():
+        shape = shapes.get(key, ())
+        if len(shape) > 1 and array.size % np.prod(shape[1:]) == 0:
+            array = array.reshape(-1, *shape[1:])
+        shaped[key] = array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
+    return shaped
 
 
 def module_of(key):
@@ -77,6 +150,16 @@ def module_of(key):
 def rename(key, names):
     module, dot, field = key.rpartition(".")
     return f"{names.get(module, module)}{dot}{field}"
+
+
+def unwrap_classifier(arrays):
+    """Take a Sequential with one layer of weights, in the place of the classifier, for the classifier."""
+    for head in ("fc", "classifier.6"):
+        inside = {match[1] for key in arrays if (match := re.fullmatch(rf"({head}\.\d+)\.(weight|bias)", key))}
+        if len(inside) == 1:
+            names = {inside.pop(): head}
+            arrays = {rename(key, names): array for key, array in arrays.items()}
+    return arrays
 
 
 def flatten_classifier(key, array):
@@ -103,60 +186,9 @@ def embedded_metadata(extra, num_classes):
             if isinstance(matrix, np.ndarray) and matrix.shape == (3, 3):
                 found["color_matrix"] = matrix[::step].astype(float).tolist()
     classes = extra.get("classes", extra.get("class_names"))
-    if isinstance(extra.get("class_to_idx"), dict):
-        classes = sorted(extra["class_to_idx"], key=lambda name: extra["class_to_idx"][name])
+    numbers = extra.get("class_to_idx")
+    if isinstance(numbers, dict) and weights_file.is_list(list(numbers.values()), int):
+        classes = sorted(numbers, key=numbers.get)
     if weights_file.is_list(classes, str) and len(classes) == num_classes:
         found["classes"] = classes
     return found
-
-
-def match_in_order(arrays, model=None):
-    """Give arrays without telling names ours, layer by layer in the order of a network that they fit."""
-    theirs = group_by_module(arrays)
-    for name in [model] if model else REGISTRY:
-        own = group_by_module(shapes_of(name))
-        if len(own) != len(theirs):
-            continue
-        found = {}
-        for (module, shapes), layer in zip(own.items(), theirs.values(), strict=True):
-            any_outputs = shapes["weight"][0] == REGISTRY[name].num_classes
-            matched = match_shapes(shapes, layer, any_outputs)
-            if matched is None:
-                break
-            found |= {f"{module}.{key}": array for key, array in matched.items()}
-        else:
-            return found
-    raise UserError(
-        f"its {len(theirs)} layers, one after another, are not those of {model or 'any network here'}"
-        f" ({', '.join([model] if model else REGISTRY)})"
-    )
-
-
-def group_by_module(items):
-    """Turn {path: item} into {module: {"weight": item, "bias": ...}}, in order."""
-    groups = {}
-    for key, item in items.items():
-        groups.setdefault(module_of(key), {})[key.rpartition(".")[2]] = item
-    return groups
-
-
-def match_shapes(shapes, arrays, any_outputs):
-    """Return a layer's arrays in torch's layout if they have our shapes (O x H x W x I), else None.
-
-    any_outputs: it is a classifier, whose number of outputs may differ. A bias of nothing but zeros is dropped where
-    we have none.
-    """
-    arrays = {key: array for key, array in arrays.items() if key in shapes or key != "bias" or array.any()}
-    if set(arrays) != set(shapes):
-        return None
-    matched = {}
-    for key, shape in shapes.items():
-        array = arrays[key]
-        wanted = (shape[0], shape[3], *shape[1:3]) if len(shape) == 4 else shape
-        if any_outputs:
-            wanted = (array.shape[0], *wanted[1:])
-        flat = len(wanted) == 4 and array.shape == (wanted[0], math.prod(wanted[1:]))  # SpatialConvolutionMM's
-        if array.shape != wanted and not flat:
-            return None
-        matched[key] = array.reshape(wanted)
-    return matched

@@ -1,12 +1,12 @@
 """What a file of another framework holds, and what the readers of such files share: tensors within their bounds."""
 
-import math
 import struct
 from dataclasses import dataclass, field
 
 import numpy as np
 
 OPERATIONS = 1_000_000  # of one pickle; those of the networks here take some ten thousand
+EXPANDED = 1 << 20  # bytes by which arrays may exceed their file: one number may stand for many (stride 0)
 # What a reader may stumble on in a broken file; formats.read() makes one line of any of them.
 DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, struct.error, RecursionError)
 
@@ -15,12 +15,17 @@ DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowE
 class Checkpoint:
     """What a file holds: {name: array} by its own names, and what else it says in plain values.
 
-    in_order: the names say nothing (Torch7's modules have none); the order of the layers does.
+    order: how to find the layers where names do not: "names" (they do), "modules" (Torch7's have none; their order
+    tells), "channels last" (the order of names with kernels H x W x I x O, as in flax) or "flat" (names as in Caffe,
+    no shapes; O x H x W x I). unreadable: {name: reason} of what is a tensor of a kind that is not known here. hidden:
+    why tensors elsewhere in the file, inside an object of a class, are not among the arrays.
     """
 
     arrays: dict
     extra: dict = field(default_factory=dict)
-    in_order: bool = False
+    order: str = "names"
+    unreadable: dict = field(default_factory=dict)
+    hidden: str = ""
 
 
 def sizes(shape):
@@ -33,7 +38,7 @@ def sizes(shape):
 
 @dataclass
 class Storage:
-    """A block of numbers that follows the pickle, or a part of one."""
+    """A block of numbers that follows the pickle, or a part of one. dtype: as NumPy has it, or a name it has not."""
 
     key: str
     dtype: str
@@ -52,13 +57,12 @@ class Tensor:
 
 
 def tensor(block, offset, shape, strides):
-    """Make a Tensor, if it lies within its storage and is no larger. Raises ValueError."""
+    """Make a Tensor, if it lies within its storage. Raises ValueError."""
     numbers = [offset, *shape, *strides]
     if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(shape) != len(strides) or len(shape) > 8:
         raise ValueError
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    size = math.prod(shape)
-    if size > block.length or (size and last >= block.length):
+    if 0 not in shape and last >= block.length:
         raise ValueError
     return Tensor(block, offset, tuple(shape), tuple(strides))
 

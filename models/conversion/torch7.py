@@ -41,7 +41,7 @@ def read_torch7(path, data):
     value = Torch7(data).value()
     arrays = dict(parameters(value, "", set()))
     if arrays:
-        return Checkpoint(arrays, in_order=True)
+        return Checkpoint(arrays, order="modules")
     return Checkpoint(dict(tensors_of(value, "", set())))
 
 

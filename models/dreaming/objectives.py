@@ -3,9 +3,9 @@
 import mlx.core as mx
 import numpy as np
 
-CONCEPT_LINEAR = 0.001  # the share of z itself in a concept's objective
-
 from dataset.cli import UserError
+
+CONCEPT_LINEAR = 0.001  # the share of z itself in a concept's objective
 
 
 def objective_function(net, targets, features=None):

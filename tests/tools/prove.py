@@ -24,11 +24,12 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
 import mutate  # noqa: E402
+import mutated_checkpoints  # noqa: E402
 import mutated_films  # noqa: E402
 import mutated_pictures  # noqa: E402
 
 # what is damaged: a module with samples(), {name: bytes}, and attempt(path), which returns what came of it in two words
-KINDS = {"pictures": mutated_pictures, "films": mutated_films}
+KINDS = {"pictures": mutated_pictures, "films": mutated_films, "checkpoints": mutated_checkpoints}
 BATCH = 50  # files that a process damages before it tells
 SECONDS = 60  # that one file may take
 MEMORY = 6 << 30  # bytes of address space for a process

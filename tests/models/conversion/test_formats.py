@@ -4,8 +4,11 @@ import json
 import os
 import pickle
 import pickletools
+import random
 import struct
+import time
 import zipfile
+from collections import Counter
 
 import models
 from models import weights_file
@@ -23,7 +26,7 @@ import seeded
 from conftest import ROOT
 from foreign import Function, Module
 from mlx.utils import tree_flatten
-from tools.fuzz_checkpoints import SEEDS, fuzz
+from tools.mutated_checkpoints import attempt, mutate, samples
 
 from dataset.cli import UserError
 
@@ -151,7 +154,7 @@ def test_what_python_2_wrote(tmp_path):
     ],
 )
 def test_tensors_beyond_their_storage_are_refused(tmp_path, lie):
-    refused(pickled(tmp_path, tensor_pickle(**lie)), "damaged")
+    refused(pickled(tmp_path, tensor_pickle(**lie)), "damaged|larger than the file")
 
 
 def test_a_pickle_of_endless_instructions_is_refused(tmp_path):
@@ -161,19 +164,20 @@ def test_a_pickle_of_endless_instructions_is_refused(tmp_path):
     refused(tmp_path / "y.pth", "far longer")
 
 
-def test_hash_bombs_are_refused(tmp_path):
+def test_hash_bombs_cost_no_time(tmp_path):
+    """A tuple of tuples of tuples takes for ever to hash: it is no key."""
     nested = b"\x80\x02}" + b"K\x01" + b"q\x00h\x00\x86" * 60 + b"K\x01s."  # {((1, 1), (1, 1)), ...}: 1}
     pickletools.optimize(nested)  # it is a well-formed pickle
-    refused(pickled(tmp_path, nested), "keys that are no names")
+    refused(pickled(tmp_path, nested), "no state dict")
     pairs = b"\x80\x02ccollections\nOrderedDict\n(](](K\x01" + b"q\x00h\x00\x86" * 60 + b"K\x01eetR."
-    refused(pickled(tmp_path, pairs), "keys that are no names")
+    refused(pickled(tmp_path, pairs), "no state dict")
 
 
 @pytest.mark.parametrize("name", ["zip.pth", "legacy.pth", "tiny.safetensors"])
 def test_cut_off(tmp_path, name):
     data = (HERE / name).read_bytes()
     for size in range(1, len(data), 61):
-        refused(put(tmp_path / name, data[:size]), "cut off|damaged|no format|pickle, but not")
+        refused(put(tmp_path / name, data[:size]), "cut off|damaged|no format|no state dict")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,7 @@ def test_cut_off(tmp_path, name):
         (b"hello", "no format that is known"),
         (b"<!DOCTYPE html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        (b"\x80\x02}.", "not one that torch.save wrote"),
+        (b"\x80\x02}.", "no state dict"),
         (b"4\n1\n3\nV 1\n", "text form"),
         (bytes(257) + b"ustar\x00", "tar archive"),
     ],
@@ -285,7 +289,7 @@ def test_torch7_modules_come_in_the_order_of_the_layers(tmp_path):
         ],
     )
     found = formats.read(put(tmp_path / "x.t7", foreign.t7({"epoch": 3, "model": net, "copy": net})))
-    assert found.in_order
+    assert found.order == "modules"
     assert list(found.arrays) == [
         *("model.1.weight", "model.1.bias"),
         *(f"model.2.1.{key}" for key in ("weight", "bias", "running_mean", "running_var")),
@@ -300,7 +304,7 @@ def test_torch7_modules_come_in_the_order_of_the_layers(tmp_path):
 def test_torch7_tables_keep_their_keys(tmp_path):
     value = {"conv1": {"weight": np.ones((2, 3), np.float32)}, "list": [np.zeros(1, np.float32), np.ones(1)], "n": None}
     found = formats.read(put(tmp_path / "x.t7", foreign.t7(value)))
-    assert not found.in_order and set(found.arrays) == {"conv1.weight", "list.1", "list.2"}
+    assert found.order == "names" and set(found.arrays) == {"conv1.weight", "list.1", "list.2"}
 
 
 def test_torch7_refusals(tmp_path):
@@ -337,7 +341,7 @@ def stand_ins(model, aux=False, num_classes=None):
 
 
 def converted(arrays, model=None, hint="", **options):
-    return state_dict.convert_state_dict(Checkpoint(arrays, **options), model, hint)
+    return state_dict.convert_state_dict(Checkpoint(arrays, **options), model, hint)[:2]
 
 
 def same(found, wanted):
@@ -399,12 +403,12 @@ def test_torch7_by_order():
         array = as_torch(arrays)[key]
         flat = array.ndim == 4 and i % 4 == 0  # SpatialConvolutionMM's
         theirs[f"{i // 2}.{key.rpartition('.')[2]}"] = array.reshape(len(array), -1) if flat else array
-    found, metadata = converted(theirs, in_order=True)
+    found, metadata = converted(theirs, order="modules")
     same(found, arrays)
     assert (metadata.model, metadata.num_classes) == ("vgg16", 12)
     theirs.popitem()
     with pytest.raises(UserError, match="16 layers, one after another, are not those of any network here"):
-        converted(theirs, in_order=True)
+        converted(theirs, order="modules")
 
 
 def test_torch7_residual_net_with_biases_of_zero():
@@ -416,7 +420,7 @@ def test_torch7_residual_net_with_biases_of_zero():
         theirs[f"{number[module]}.{field}"] = array
         if array.ndim == 4:
             theirs[f"{number[module]}.bias"] = np.zeros(len(array), np.float32)
-    found, metadata = converted(theirs, in_order=True)
+    found, metadata = converted(theirs, order="modules")
     same(found, arrays)
     assert metadata.model == "resnet50"
 
@@ -535,6 +539,24 @@ def test_a_caffemodel_to_its_activations(tmp_path, model, v1):
     assert agrees(tmp_path / "x.npz", model) > 70
 
 
+def test_caffejs_to_its_activations(tmp_path):
+    """Raw numbers, O x H x W x I, a file a parameter; the auxiliary classifiers are not among them."""
+    for key, array in caffe_weights(CAFFE).items():
+        layer, _, field = key.rpartition(".")
+        path = tmp_path / "bvlc" / f"{layer}_{'filter' if field == 'weight' else 'bias'}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if layer[:5] not in ("loss1", "loss2"):
+            path.write_bytes(np.ascontiguousarray(array.transpose(0, 2, 3, 1) if array.ndim == 4 else array).tobytes())
+    found, metadata = state_dict.load(tmp_path / "bvlc")
+    assert (metadata.model, metadata.num_classes, metadata.aux) == ("googlenet_bvlc", 10, False)
+    weights_file.write(tmp_path / "x.npz", found, metadata, "float32")
+    assert agrees(tmp_path / "x.npz") > 70
+    for path in (tmp_path / "bvlc").rglob("7x7_s2_filter.bin"):
+        path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(UserError, match="conv1.conv.weight is misshapen"):
+        state_dict.load(tmp_path / "bvlc")
+
+
 @pytest.mark.parametrize("names", [NEURAL_DREAM, DREAM_CREATOR, TRAINED, CAPTUM])
 def test_ports_of_the_caffe_network(tmp_path, names):
     found, metadata = converted(caffe_weights(names))
@@ -554,7 +576,12 @@ def test_places365_by_its_name_where_the_classifier_is_missing():
 # Mutations
 
 
-@pytest.mark.parametrize("name", SEEDS)
-def test_mutated_files_give_a_result_or_one_line(tmp_path, name):
-    results = fuzz(name, 150, tmp_path)
-    assert results["refused"] > 0 and sum(results.values()) == 150
+@pytest.mark.parametrize("name, data", samples().items(), ids=samples())
+def test_mutated_files_give_a_result_or_one_line(tmp_path, name, data):
+    rng = random.Random(name)
+    outcomes = Counter()
+    started = time.process_time()
+    for _ in range(150):
+        outcomes[attempt(put(tmp_path / name, mutate(data, rng)))] += 1
+    assert outcomes["one line"] > 0 and outcomes.total() == 150
+    assert time.process_time() - started < 60
