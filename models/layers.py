@@ -3,7 +3,7 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from .kernels.convolution import conv2d
+from .kernels.convolution import conv2d, conv2d_relu
 from .kernels.pooling import max_pool
 from .kernels.relu import relu
 
@@ -13,6 +13,10 @@ class Conv2d(nn.Conv2d):
 
     def __call__(self, x):
         return conv2d(x, self.weight, self.get("bias"), self.stride, self.padding, self.cached)
+
+    def with_relu(self, x):
+        """Return relu(self(x)) in one, where that is faster."""
+        return conv2d_relu(x, self.weight, self.get("bias"), self.stride, self.padding, self.cached)
 
     def cached(self, name, make, *sources):
         """Return make(*sources), computed anew only when one of the arrays `sources` is not the one of the last call.
@@ -37,20 +41,31 @@ class BasicConv2d(nn.Module):
         self.bn = nn.BatchNorm(outputs, eps=1e-3)
 
     def __call__(self, x):
-        return relu(conv_bn(self.conv, self.bn, x))
+        return conv_bn_relu(self.conv, self.bn, x)
 
 
 def conv_bn(conv, bn, x):
     """Convolve, then normalise; with fixed statistics the two are one convolution."""
     if bn.training:
         return bn(conv(x))
+    return conv2d(x, *folded(conv, bn), conv.stride, conv.padding, conv.cached)
+
+
+def conv_bn_relu(conv, bn, x):
+    """Return relu(conv_bn(...)) in one, where that is faster."""
+    if bn.training:
+        return relu(bn(conv(x)))
+    return conv2d_relu(x, *folded(conv, bn), conv.stride, conv.padding, conv.cached)
+
+
+def folded(conv, bn):
+    """Return the (weight, bias) of the convolution that `conv` and `bn` with fixed statistics are."""
 
     def fold(weight, scale, shift, mean, variance):
         scale = scale * mx.rsqrt(variance + bn.eps)
         return weight * scale[:, None, None, None], shift - mean * scale
 
-    folded = conv.cached("folded", fold, conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var)
-    return conv2d(x, *folded, conv.stride, conv.padding, conv.cached)
+    return conv.cached("folded", fold, conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var)
 
 
 class ReLU(nn.Module):

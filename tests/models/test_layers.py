@@ -1,7 +1,7 @@
 """The fast forms of the layers against MLX's own operators: values and all gradients, at odd sizes."""
 
 from models import layers
-from models.kernels import convolution, pooling
+from models.kernels import convolution, gpu, pooling
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -63,7 +63,7 @@ def test_convolution(kernel, stride, padding, inputs, outputs, size):
 def test_a_strided_convolution_of_blocks(kernel, stride, padding, size):
     x, weight = normal(0, *size, 3), normal(1, 8, kernel, kernel, 3)
     stride, padding = pair(stride), pair(padding)
-    blocks, plain = (lambda x, f=f: f(x, weight, stride, padding) for f in (convolution.conv2d_of_blocks, mx.conv2d))
+    blocks, plain = (lambda x, f=f: f(x, weight, stride, padding) for f in (gpu.conv2d_of_blocks, mx.conv2d))
     close(blocks(x), plain(x))
     cotangent = normal(2, *plain(x).shape)
     close(*(mx.vjp(f, [x], [cotangent])[1][0] for f in (blocks, plain)))
