@@ -42,6 +42,7 @@ from models.dreaming.targets import Target, linear, parse_targets
 from models.dreaming.tiles import in_tiles, tile_size
 from models.dreaming.timelapse import timelapse
 from models.dreaming.visualize import visualize
+from models.kernels.compilation import compiled
 from models.kernels.relu import redirected_relus
 from models.network import Network
 
@@ -139,6 +140,7 @@ def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=Non
     """
     image = mx.array(image)
     mask = 1 if mask is None else mx.array(mask)
+    update = compiled(lambda image, g: move(image, g, step_size, mask))
     blocked = True  # until a step has shown that some gradient reaches the image
     for i in range(steps):
         before = image
@@ -150,12 +152,17 @@ def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=Non
             g = gradient(shifted, redirected=True) if blocked else g
         g = mx.roll(g, [-s for s in shift], axis=(0, 1))
         g = transform(g, i, steps) if transform else g
-        image = mx.clip(image + step_size / mx.maximum(mx.abs(g).mean(), 1e-30) * g * mask, 0, 255)
+        image = update(image, g)
         mx.async_eval(image)
         mx.eval(before)  # this step computes while the next one is laid out; MLX is lazy, and more would pile up
         if callback:
             callback(image)
     return np.array(image)
+
+
+def move(image, g, step_size, mask=1):
+    """Move an image along a gradient, a pixel by `step_size` on average."""
+    return mx.clip(image + step_size / mx.maximum(mx.abs(g).mean(), 1e-30) * g * mask, 0, 255)
 
 
 def gradient_function(net, targets, guide=None):
@@ -167,7 +174,7 @@ def gradient_function(net, targets, guide=None):
     if guide is not None and not isinstance(guide, Guide):
         guide = Guide(guide)
     features = guide.features(net, targets) if guide else None
-    climb = mx.grad(objective_function(net, targets, features))
+    climb = compiled(mx.grad(objective_function(net, targets, features)))
     revive = mx.grad(objective_function(net, linear(targets)))
 
     def gradient(image, redirected=False):

@@ -3,6 +3,7 @@
 import mlx.core as mx
 import mlx.nn as nn
 
+from .kernels.arrays import on_cpu
 from .kernels.convolution import conv2d, conv2d_relu
 from .kernels.pooling import max_pool
 from .kernels.relu import relu
@@ -66,6 +67,11 @@ def folded(conv, bn):
         return weight * scale[:, None, None, None], shift - mean * scale
 
     return conv.cached("folded", fold, conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var)
+
+
+def relu_after(y, function, *arguments):
+    """Return relu(y) of a convolution's output y; on a GPU function(*arguments) makes both in one, and y for nobody."""
+    return relu(y) if on_cpu() else function(*arguments)
 
 
 class ReLU(nn.Module):

@@ -11,7 +11,7 @@ from dataset.cli import UsageError, UserError, suggest
 from dataset.files import sha256
 
 from .kernels.pooling import adaptive_avg_pool
-from .layers import flatten_chw
+from .layers import Conv2d, ReLU, flatten_chw, relu_after
 
 
 class Network(nn.Module):
@@ -153,8 +153,13 @@ class FeaturesAndClassifier(Network):
         return [f"features.{i}" for i in range(len(self.features))]
 
     def stages(self, x, after=None):
+        layer = source = None  # the layer before, and its input
         for name in layers_after(self.split_points, after):
-            x = self.features[int(name.removeprefix("features."))](x)
+            previous, layer = layer, self.features[int(name.removeprefix("features."))]
+            if isinstance(layer, ReLU) and isinstance(previous, Conv2d):
+                source, x = x, relu_after(x, previous.with_relu, source)
+            else:
+                source, x = x, layer(x)
             yield name, x
         x = adaptive_avg_pool(x, self.bins)
         yield "avgpool", x

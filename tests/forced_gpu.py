@@ -4,14 +4,15 @@ What cannot be seen here is a GPU's own arithmetic; what can, is every line of o
 """
 
 import models  # noqa: F401  (before MLX)
-from models.kernels import arrays, convolution, pooling
+from models import layers
+from models.kernels import arrays, compilation, convolution, pooling
 
 import mlx.core as mx
 
 
 def force():
     """Take Metal's way from here on."""
-    for module in (arrays, convolution, pooling):
+    for module in (arrays, compilation, convolution, layers, pooling):
         module.on_cpu = lambda: False
     mx.metal.is_available = lambda: True
 

@@ -4,8 +4,8 @@ python tests/tools/count_kernels.py                      a step at 400 x 600 to 
 python tests/tools/count_kernels.py --size 200 300 --network resnet50 --layer layer3 --eager
 
 The graph that MLX lays out is read by graph_nodes.cpp, which a C++ compiler (which mx.compile needs on a CPU, too) builds
-against MLX's headers. A kernel is a node that computes: views of arrays are none, a concatenation is one an input, a pad
-two, and what needs its input in one piece copies views first. Traffic is what kernels read and write, once each.
+against MLX's headers. A kernel is a node that computes (on Metal a pad is two, a concatenation one an input, a Winograd convolution four): views of
+arrays are none, but where a node needs its input in one piece, a view is copied first. Traffic is what is read and written.
 """
 
 import argparse
@@ -24,7 +24,9 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
 import models  # noqa: E402
 from models.dreaming.targets import parse_targets  # noqa: E402
+from models.kernels.compilation import compiled  # noqa: E402
 
+import forced_gpu  # noqa: E402
 import mlx  # noqa: E402
 import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
@@ -91,16 +93,24 @@ def nodes(output):
         path = Path(folder) / "graph"
         graph_library().write_graph(str(path).encode(), ctypes.c_void_p(id(output) + offset))
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [Node(name, [Array(*a) for a in inputs], [Array(*a) for a in outputs]) for name, inputs, outputs in lines]
+    return [Node(name, [array(a) for a in inputs], [array(a) for a in outputs]) for name, inputs, outputs in lines]
+
+
+def array(fields):
+    return Array(*fields[:2], tuple(fields[2]))
 
 
 def count(graph):
     """Return the Counts of nodes()."""
     kernels, traffic, shapes = collections.Counter(), collections.Counter(), set()
-    sources, scattered = {}, set()  # {id of a view: the bytes behind it}; ids of arrays that are not in one piece
+    roots, scattered = {}, set()  # {id of a view: the array behind it}; ids of arrays that are not in one piece
 
-    def read(array):
-        return min(array.nbytes, sources.get(array.id, array.nbytes))
+    def read(*arrays):
+        """Count what is read of arrays: of one that is seen through several views, no byte twice."""
+        wanted = collections.Counter()
+        for array in arrays:
+            wanted[roots.get(array.id, array)] += array.nbytes
+        return sum(min(total, root.nbytes) for root, total in wanted.items())
 
     for name, inputs, outputs in graph:
         if name in IN_ONE_PIECE:
@@ -109,18 +119,18 @@ def count(graph):
                     kernels["(copy)"] += 1
                     traffic["(copy)"] += read(array) + array.nbytes
                     scattered.discard(array.id)
-                    sources.pop(array.id, None)
+                    roots.pop(array.id, None)
         if name in VIEWS:
             for array in outputs:
-                sources[array.id] = read(inputs[0])
+                roots[array.id] = roots.get(inputs[0].id, inputs[0])
                 if is_scattered(name, inputs[0], array) or (name not in IN_ONE_PIECE and inputs[0].id in scattered):
                     scattered.add(array.id)
             continue
-        kernels[name] += {"Concatenate": len(inputs), "Pad": 2, "SliceUpdate": 2, "ScatterAxis": 2, "Scatter": 2}.get(name, 1)
+        kernels[name] += 1
         if name in CONVOLUTIONS:
-            shapes.add(tuple(tuple(array.shape) for array in inputs))
+            shapes.add(tuple(array.shape for array in inputs))
             continue
-        traffic[name] += sum(map(read, inputs)) + sum(array.nbytes for array in outputs)
+        traffic[name] += read(*inputs) + sum(array.nbytes for array in outputs)
     return Counts(dict(kernels), dict(traffic), shapes)
 
 
@@ -136,27 +146,20 @@ def is_scattered(name, source, view):
     return name in ("AsStrided", "Broadcast") and source.shape != view.shape
 
 
-def force_gpu():
-    """Make the kernels take a GPU's way although MLX computes on a CPU."""
-    from models.kernels import arrays
-
-    arrays.forced_gpu = True
-    mx.metal.is_available = lambda: True
-
-
-def step(gradient, image):
+def step(gradient, update, image):
     """Lay out a step of gradient_ascent() on H x W x 3."""
     g = mx.roll(gradient(mx.roll(image, [3, 5], axis=(0, 1))), [-3, -5], axis=(0, 1))
-    return mx.clip(image + 1.5 / mx.maximum(mx.abs(g).mean(), 1e-30) * g, 0, 255)
+    return update(image, g)
 
 
 def count_step(net, layer, height, width):
     """Return the Counts of a step on an image of that size, laid out twice: what is kept of the weights is there."""
     gradient = dream.gradient_function(net, parse_targets(net, [layer]))
     image = mx.array(np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.float32))
-    small = mx.contiguous(image[:96, :96])
-    mx.eval(gradient(small), gradient(small))
-    return count(nodes(step(gradient, image)))
+    update = compiled(lambda image, g: dream.move(image, g, 1.5))
+    mx.eval(gradient(image[:96, :96]))
+    step(gradient, update, image)  # laid out twice: a shape that comes again is compiled
+    return count(nodes(step(gradient, update, image)))
 
 
 def main():
@@ -166,7 +169,7 @@ def main():
     parser.add_argument("--layer", help="(default: the network's own)")
     parser.add_argument("--eager", action="store_true", help="without mx.compile")
     args = parser.parse_args()
-    force_gpu()
+    forced_gpu.force()
     if args.eager:
         mx.disable_compile()
     net = models.weights_file.Metadata(args.network, 10).build().eval()
