@@ -39,7 +39,7 @@ from models.dreaming.recipes import (
 )
 from models.dreaming.surveys import survey
 from models.dreaming.targets import Target, linear, parse_targets
-from models.dreaming.tiles import in_tiles, tile_size
+from models.dreaming.tiles import bound_cache, in_tiles, tile_size
 from models.dreaming.timelapse import timelapse
 from models.dreaming.visualize import visualize
 from models.kernels.compilation import compiled
@@ -104,7 +104,7 @@ def deepdream(
     if not isinstance(octaves, (list, tuple)):
         sizes = octave_sizes(net, image.shape, targets, octaves, octave_scale)
     rng = np.random.default_rng(seed)
-    gradient = in_tiles(gradient_function(net, targets, guide), tile or tile_size(net, targets), rng)
+    gradient = in_tiles(gradient_function(net, targets, guide), tile or tile_size(net), rng)
     transform = gradient_transform(lapnorm, smooth, color_matrix(net, decorrelate))
     step = -step_size if invert else step_size
 
@@ -121,6 +121,7 @@ def deepdream(
 
     detail = np.zeros_like(bases[-1])
     for base in reversed(bases):
+        bound_cache()
         # what was dreamed so far is carried on without the photograph, which stays as sharp as it was
         detail = resize_linear(detail, base.shape)
         where = None if mask is None else resize_image(mask, base.shape[:2])[..., None] / 255

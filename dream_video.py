@@ -334,7 +334,7 @@ def main(arguments=None):
     folder = args.output.with_name(args.output.name + ".frames")
     with resume_frames(folder, resume_key(args, net), args.restart, plain(defaults)) as (finished, state):
         # the tiles, too, are those of the first frame, however much memory is free when this is resumed
-        state.setdefault("tile", args.tile or tile_size(net, targets))
+        state.setdefault("tile", args.tile or tile_size(net))
         options["tile"] = int(state["tile"])
         if video:
             timing, total, frames = plan_video(net, args, options, video, finished, state)

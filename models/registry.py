@@ -42,6 +42,9 @@ class NetworkSpec:
     default_layer: str  # dreamed on unless another is asked for
     preset_layers: tuple  # shallow, middle, deep: what the presets dream on
     freeze_to: str  # fine-tuning leaves all up to here as it is: edges and textures, which every image is made of
+    gradient_bytes: (
+        tuple  # that a step takes a pixel, on a CPU and on a GPU: tests/tools/benchmark.py memory measures it
+    )
     sources: tuple  # of the published weights, the best first; those that follow are asked when it fails
     num_classes: int = 1000
     aux: bool = False  # whether the architecture has auxiliary classifiers
@@ -69,6 +72,7 @@ REGISTRY = {
         default_layer="inception4c",
         preset_layers=("inception3a", "inception3b", "inception4c"),
         freeze_to="inception3b",
+        gradient_bytes=(1000, 2300),
         sources=(torchvision("googlenet-1378be20.pth", 52), published("googlenet")),
         aux=True,
     ),
@@ -79,6 +83,7 @@ REGISTRY = {
         default_layer="inception4c",
         preset_layers=("inception3a", "inception3b", "inception4c"),
         freeze_to="inception3b",
+        gradient_bytes=(1600, 2700),
         sources=(
             Source(
                 "http://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel",
@@ -98,6 +103,7 @@ REGISTRY = {
         default_layer="inception4c",
         preset_layers=("inception3a", "inception3b", "inception4c"),
         freeze_to="inception3b",
+        gradient_bytes=(1600, 2700),
         sources=(
             Source("http://places2.csail.mit.edu/models_places365/googlenet_places365.caffemodel", CC_BY),
             Source("https://pytorch-tutorial-assets.s3.amazonaws.com/captum/inceptionv1_places365.pth", CC_BY),
@@ -116,6 +122,7 @@ REGISTRY = {
         default_layer="Mixed_6c",
         preset_layers=("Mixed_5b", "Mixed_5d", "Mixed_6c"),
         freeze_to="Mixed_5d",
+        gradient_bytes=(1400, 2200),
         sources=(
             torchvision("inception_v3_google-0cc3c7bd.pth", 109),
             torchvision("inception_v3_google-1a9a5a14.pth", 109),
@@ -130,6 +137,7 @@ REGISTRY = {
         default_layer="relu4_3",
         preset_layers=("relu3_1", "relu4_1", "relu5_1"),
         freeze_to="pool3",
+        gradient_bytes=(6000, 13600),
         sources=(torchvision("vgg16-397923af.pth", 553), timm("vgg16", 553), published("vgg16")),
     ),
     "vgg19": NetworkSpec(
@@ -139,6 +147,7 @@ REGISTRY = {
         default_layer="relu4_4",
         preset_layers=("relu3_1", "relu4_1", "relu5_1"),
         freeze_to="pool3",
+        gradient_bytes=(6000, 14100),
         sources=(torchvision("vgg19-dcbb9e9d.pth", 575), timm("vgg19", 575), published("vgg19")),
     ),
     "resnet50": NetworkSpec(
@@ -148,6 +157,7 @@ REGISTRY = {
         default_layer="layer3",
         preset_layers=("layer1", "layer2", "layer3"),
         freeze_to="layer2",
+        gradient_bytes=(1250, 3300),
         sources=(torchvision("resnet50-0676ba61.pth", 103), timm("resnet50", 103), published("resnet50")),
     ),
     "alexnet": NetworkSpec(
@@ -157,6 +167,7 @@ REGISTRY = {
         default_layer="relu5",
         preset_layers=("relu2", "relu3", "relu5"),
         freeze_to="pool2",
+        gradient_bytes=(260, 780),
         sources=(torchvision("alexnet-owt-7be5be79.pth", 244), torchvision("alexnet-owt-4df8aa71.pth", 244)),
     ),
 }

@@ -3,9 +3,9 @@
 python tests/tools/count_kernels.py                      a step at 400 x 600 to inception4c, as on Metal
 python tests/tools/count_kernels.py --size 200 300 --network resnet50 --layer layer3 --eager
 
-The graph that MLX lays out is read by graph_nodes.cpp, which a C++ compiler (which mx.compile needs on a CPU, too) builds
-against MLX's headers. A kernel is a node that computes (on Metal a pad is two, a concatenation one an input, a Winograd convolution four): views of
-arrays are none, but where a node needs its input in one piece, a view is copied first. Traffic is what is read and written.
+graph_nodes.cpp reads the graph that MLX lays out; a C++ compiler builds it against MLX's headers (mx.compile needs one
+on a CPU, too). A kernel is a node that computes (on Metal a pad is two, a concatenation one an input): views of arrays
+are none, but where a node needs its input in one piece, a view is copied first. Traffic is what kernels read and write.
 """
 
 import argparse
