@@ -24,7 +24,7 @@ import numpy as np
 from dataset.camera import Step, plan_zoom, read_schedule, transform_view
 from dataset.cli import Parser, UsageError, UserError, log, number, progress, run, whole_number
 from dataset.drift import high_pass, match_statistics, restore_detail, statistics
-from dataset.files import sha256
+from dataset.files import same_file, sha256
 from dataset.flow import is_scene_cut, need_opencv, warp
 from dataset.frames import frame_path, keep_frame, remove, resume_frames
 from dataset.images import SUFFIXES, check_writable, read_image, resize_to, to_uint8, write_image
@@ -420,7 +420,7 @@ def check_output(args):
     if args.quality is not None and not FORMATS[suffix]:
         raise UsageError(f"--quality says nothing to {suffix or 'a folder of .png'}")
     for path in (output, args.preview):
-        if path and path.resolve() == args.source.resolve():
+        if path and same_file(path, args.source):
             raise UsageError(f"{path} is the input: give another name")
     if output.is_dir() and suffix:
         raise UsageError(f"{output} is a folder: give the film another name with -o")

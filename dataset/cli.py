@@ -118,9 +118,17 @@ def run(main):
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         status = print_error(script, f"{where}{error.strerror or error}", 1)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
         status = print_error(script, "not enough memory; try a smaller picture (--max-size) or batch", 1)
     sys.exit(status)
+
+
+def out_of_memory(error):
+    """Say whether an error is of memory: Python's, or of MLX's allocators (Metal, CUDA, CPU), known by their words."""
+    words = ("malloc", "out of memory", "outofmemory", "insufficient memory")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
 def print_error(script, message, status, kind="error: "):

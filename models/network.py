@@ -48,8 +48,10 @@ class Network(nn.Module):
         x = (mx.array(images) - mx.array(meta.mean)) * (1 / mx.array(meta.std))
         return x[..., ::-1] if meta.channel_order == "BGR" else x
 
-    def activations(self, images: np.ndarray | mx.array, names: list[str]) -> dict[str, mx.array]:
-        """Compute {name: activation} for layers by any of their names.
+    def activations(
+        self, images: np.ndarray | mx.array, names: list[str], dtype: mx.Dtype = mx.float32
+    ) -> dict[str, mx.array]:
+        """Compute {name: activation} for layers by any of their names, in float32 or float16 arithmetic.
 
         images: N x H x W x 3 float32, RGB 0..255. Activations are N x H x W x C, those of the classifier N x C.
         Raises UsageError for a wrong name; ValueError (MLX's) for images too small to reach the layer.
@@ -57,7 +59,7 @@ class Network(nn.Module):
         wanted = {name: self.resolve(name) for name in names}
         missing = set(wanted.values())
         found = {}
-        for name, activation in self.stages(self.normalise(images)):
+        for name, activation in self.stages(self.normalise(images).astype(dtype)):
             if name in missing:
                 found[name] = activation
                 missing.discard(name)

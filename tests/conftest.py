@@ -1,12 +1,15 @@
 """What tests share: the root of the checkout, scripts in processes of their own, small images, the bundled network."""
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import models
+os.environ.setdefault("MLX_ENABLE_TF32", "0")  # on CUDA and M5, float32 products would have 10 bits
+
+import models  # noqa: E402
 
 import numpy as np
 import pytest

@@ -10,11 +10,14 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import certifi
 
 from dataset import cli
 from dataset.cli import UserError
@@ -45,6 +48,15 @@ def fetch(source, folder, quiet=False):
         path.unlink()
         raise
     return path
+
+
+def opener():
+    """Return what opens addresses; with certifi's certificates where Python has none, as python.org's on macOS."""
+    context = ssl.create_default_context()
+    places = ssl.get_default_verify_paths()
+    if not places.cafile and not (places.capath and os.listdir(places.capath)):
+        context.load_verify_locations(certifi.where())
+    return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
 
 
 def check(path, digest, quiet=False):
@@ -110,7 +122,7 @@ def receive(url, part, stamp, quiet):
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
     try:
         request = urllib.request.Request(url, headers=headers)
-        response = urllib.request.build_opener().open(request, timeout=TIMEOUT)
+        response = opener().open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # there is nothing behind what we have: it may be more than the file
             part.unlink(missing_ok=True)

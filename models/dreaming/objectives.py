@@ -2,31 +2,46 @@
 
 import mlx.core as mx
 
+from dataset.cli import UsageError
 
-def objective_function(net, targets, features=None):
+from ..kernels.arrays import on_cpu
+
+HEADROOM = 16  # how far the gradient at a layer, in float16, stays below the activations themselves
+
+
+def objective_function(net, targets, features=None, dtype=mx.float32):
     """Return a function image (H x W x 3 mx.array) -> the weighted sum over the targets of
 
         mean(a^2) / 2     a: the activation; its gradient is the activation itself, as in 2015
         mean(a)           where the target is linear
         mean(a . guide)   with the `features` of a guide: its vector with the largest dot product at each position
 
-    A mean, so that weights of layers of different sizes compare; the steps' length does not depend on it.
+    A mean, so that weights of layers of different sizes compare; the steps' length does not depend on it. In float16
+    it is made larger by a factor of the activations' size alone, since gradients would vanish otherwise.
     """
     names = [target.layer for target in targets]
 
     def objective(image):
-        activations = net.activations(image[None], names)
+        activations = net.activations(image[None], names, dtype)
+        scale = 1 if dtype == mx.float32 else max(a.size for a in activations.values()) / HEADROOM
         total = 0
         for i, target in enumerate(targets):
-            a = target.select(activations[target.layer])
+            a = target.select(activations[target.layer]).astype(mx.float32)
             if features:
                 a = a * mx.stop_gradient(best_matches(a, features[i]))
             elif not target.linear:
                 a = a * a / 2
-            total = total + target.weight * a.mean()
+            total = total + (target.weight * scale) * a.mean()
         return total
 
     return objective
+
+
+def precision_dtype(precision):
+    """Return MLX's dtype of that name. Raises UsageError for float16 on a CPU."""
+    if precision == "float16" and on_cpu():
+        raise UsageError("--precision float16 is for GPUs; on a CPU it would be slower than float32")
+    return getattr(mx, precision)
 
 
 class Guide:

@@ -1,7 +1,9 @@
 """Convolutions and max pooling as GPUs want them: few kernels, which mx.compile fuses, and nothing that scatters.
 
-Arrays N x H x W x C; weights O x H x W x I. MLX's own gradients would flip the weights at every step, in a form that its
-Winograd kernels refuse, and scatter with atomic additions, whose order and so whose sums differ from run to run.
+Arrays N x H x W x C; weights O x H x W x I. MLX's own gradients would flip the weights at every step, in a form that
+its Winograd kernels refuse, and scatter with atomic additions, whose order and so whose sums differ from run to run.
+On Metal, a gradient at a stride unfolds the whole image (ml-explore/mlx#3082), 13 GB in the first layer at 1024 x 1024,
+so that this layer works on blocks of cells.
 """
 
 import functools

@@ -156,7 +156,11 @@ def count_step(net, layer, height, width):
     """Return the Counts of a step on an image of that size, laid out twice: what is kept of the weights is there."""
     gradient = dream.gradient_function(net, parse_targets(net, [layer]))
     image = mx.array(np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.float32))
-    update = compiled(lambda image, g: dream.move(image, g, 1.5))
+
+    @compiled
+    def update(image, g):  # as gradient_ascent() does
+        return mx.clip(image + 1.5 / mx.maximum(mx.abs(g).mean(), 1e-30) * g, 0, 255)
+
     mx.eval(gradient(image[:96, :96]))
     step(gradient, update, image)  # laid out twice: a shape that comes again is compiled
     return count(nodes(step(gradient, update, image)))
