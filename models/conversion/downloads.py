@@ -17,8 +17,6 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import certifi
-
 from dataset import cli
 from dataset.cli import UserError
 
@@ -51,12 +49,18 @@ def fetch(source, folder, quiet=False):
 
 
 def opener():
-    """Return what opens addresses; with certifi's certificates where Python has none, as python.org's on macOS."""
+    """Return what opens addresses: urllib's, with certifi's certificates where Python has none."""
     context = ssl.create_default_context()
-    places = ssl.get_default_verify_paths()
-    if not places.cafile and not (places.capath and os.listdir(places.capath)):
+    if not has_certificates(ssl.get_default_verify_paths()):
+        import certifi
+
         context.load_verify_locations(certifi.where())
     return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+
+
+def has_certificates(places):
+    """Say whether there are any at Python's default places; on macOS python.org's has none until its script is run."""
+    return bool(places.cafile or (places.capath and os.listdir(places.capath)))
 
 
 def check(path, digest, quiet=False):
