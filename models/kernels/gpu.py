@@ -2,8 +2,8 @@
 
 Arrays N x H x W x C; weights O x H x W x I. MLX's own gradients would flip the weights at every step, in a form that
 its Winograd kernels refuse, and scatter with atomic additions, whose order and so whose sums differ from run to run.
-On Metal, a gradient at a stride unfolds the whole image (ml-explore/mlx#3082), 13 GB in the first layer at 1024 x 1024,
-so that this layer works on blocks of cells.
+On Metal, the first layer's own gradient would pad its 3 channels to 32 and take them at a stride, so that this layer
+works on blocks of cells.
 """
 
 import functools

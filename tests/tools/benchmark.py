@@ -1,9 +1,10 @@
 """How fast, and how large: prints a table of medians, and of ratios from alternating pairs.
 
-python tests/tools/benchmark.py                           everything, this program alone
-python tests/tools/benchmark.py step --against torch      the dream step against PyTorch's (pip install torch torchvision)
-python tests/tools/benchmark.py step --against plain      ... against MLX's own operators under MLX's own BLAS
-python tests/tools/benchmark.py train --against torch     fine-tuning GoogLeNet, with and without --cache, against PyTorch's
+python tests/tools/benchmark.py                        everything, this program alone
+python tests/tools/benchmark.py step memory            the first thing to try on a GPU
+python tests/tools/benchmark.py step --against torch   against PyTorch (pip install torch torchvision)
+python tests/tools/benchmark.py step --against plain   against MLX's own operators under MLX's own BLAS
+python tests/tools/benchmark.py train --against torch  fine-tuning GoogLeNet, with and without --cache
 
 Each side is a process of its own that waits while the other computes. Machines differ and are noisy: take the ratios.
 """
@@ -48,11 +49,10 @@ def main():
 
 
 def describe_machine():
-    import models
-
-    import mlx.core as mx
 
     from models.kernels import blas
+
+    import mlx.core as mx
 
     versions = (f"{name} {version(name)}" for name in ("mlx", "numpy", "torch", "torchvision"))
     library = Path(blas.found).name if blas.found else "MLX's own"
