@@ -58,4 +58,4 @@ def test_tiles_of_networks(monkeypatch):
         name: tile_size(models.weights_file.Metadata(name, 10).build()) for name in ("googlenet", "resnet50", "vgg16")
     }
     assert sides["googlenet"] > sides["resnet50"] > 0.7 * sides["googlenet"]
-    assert sides["vgg16"] > 256
+    assert sides["resnet50"] > sides["vgg16"] >= 256
