@@ -18,7 +18,7 @@ import models
 from models.dreaming.accentuate import accentuate
 from models.dreaming.concepts import Concept, save_concept
 from models.dreaming.gradients import color_matrix, gradient_transform
-from models.dreaming.objectives import Guide, objective_function
+from models.dreaming.objectives import Guide, objective_function, precision_dtype
 from models.dreaming.octaves import octave_sizes
 from models.dreaming.options import (
     CLASS_DEFAULTS,
@@ -43,9 +43,10 @@ from models.dreaming.recipes import (
 )
 from models.dreaming.surveys import survey
 from models.dreaming.targets import Target, chosen_targets, linear, parse_targets
-from models.dreaming.tiles import in_tiles, tile_size
+from models.dreaming.tiles import bound_cache, in_tiles, tile_size
 from models.dreaming.timelapse import timelapse
 from models.dreaming.visualize import visualize
+from models.kernels.compilation import compiled
 from models.kernels.relu import redirected_relus
 from models.network import Network
 
@@ -55,7 +56,7 @@ import numpy as np
 from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, progress, run, whole_number
 from dataset.color import LUMA
 from dataset.decoding import is_animation
-from dataset.files import disk_error, shorten
+from dataset.files import disk_error, same_file, shorten
 from dataset.folder import expand
 from dataset.images import check_writable, read_image_and_alpha, resize_image, resize_linear, write_image
 
@@ -74,6 +75,7 @@ def deepdream(
     seed: int = 0,
     guide: np.ndarray | Guide | None = None,
     tile: int | None = None,
+    precision: str = "float32",
     classes: Sequence[str | int] | str | int | None = None,
     concepts: Sequence[str | Path | Concept] | str | Path | Concept | None = None,
     lapnorm: int = 0,
@@ -98,6 +100,7 @@ def deepdream(
     guide: another image, whose features are dreamed instead of the image's own; or a Guide, which knows them for the
     next call, too.
     tile: side of the tiles in which the gradient of a large image is computed, in pixels (None: by the memory at hand).
+    precision: of the arithmetic in the network, float32 or, on a GPU, float16.
     lapnorm (levels), smooth (sigma, pixels), decorrelate (True, or a matrix of calc_cm.py): see
     models/dreaming/gradients.py.
     mask: H x W of any size, 0..255; the image changes where it is white, and by half where it is grey.
@@ -112,7 +115,7 @@ def deepdream(
     if not isinstance(octaves, (list, tuple)):
         sizes = octave_sizes(net, image.shape, targets, octaves, octave_scale)
     rng = np.random.default_rng(seed)
-    gradient = in_tiles(gradient_function(net, targets, guide), tile or tile_size(net, targets), rng)
+    gradient = in_tiles(gradient_function(net, targets, guide, precision), tile or tile_size(net), rng)
     transform = gradient_transform(lapnorm, smooth, color_matrix(net, decorrelate))
     step = -step_size if invert else step_size
 
@@ -129,6 +132,7 @@ def deepdream(
 
     detail = np.zeros_like(bases[-1])
     for base in reversed(bases):
+        bound_cache()
         # what was dreamed so far is carried on without the photograph, which stays as sharp as it was
         detail = resize_linear(detail, base.shape)
         where = None if mask is None else resize_image(mask, base.shape[:2])[..., None] / 255
@@ -148,6 +152,7 @@ def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=Non
     """
     image = mx.array(image)
     mask = 1 if mask is None else mx.array(mask)
+    move = compiled(lambda x, g: mx.clip(x + step_size / mx.maximum(mx.abs(g).mean(), 1e-30) * g * mask, 0, 255))
     blocked = True  # until a step has shown that some gradient reaches the image
     for i in range(steps):
         before = image
@@ -159,7 +164,7 @@ def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=Non
             g = gradient(shifted, redirected=True) if blocked else g
         g = mx.roll(g, [-s for s in shift], axis=(0, 1))
         g = transform(g, i, steps) if transform else g
-        image = mx.clip(image + step_size / mx.maximum(mx.abs(g).mean(), 1e-30) * g * mask, 0, 255)
+        image = move(image, g)
         mx.async_eval(image)
         mx.eval(before)  # this step computes while the next one is laid out; MLX is lazy, and more would pile up
         if callback:
@@ -167,17 +172,18 @@ def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=Non
     return np.array(image)
 
 
-def gradient_function(net, targets, guide=None):
+def gradient_function(net, targets, guide=None, precision="float32"):
     """Return a function image (H x W x 3 mx.array) -> gradient of objective_function(), of the image's shape.
 
     Called with redirected=True, it is that of linear targets, which blocked ReLUs pass on: for targets that are dead
-    (zero) all over the image, which have no other.
+    (zero) all over the image, which have no other. Raises UsageError for float16 on a CPU.
     """
+    dtype = precision_dtype(precision)
     if guide is not None and not isinstance(guide, Guide):
         guide = Guide(guide)
     features = guide.features(net, targets) if guide else None
-    climb = mx.grad(objective_function(net, targets, features))
-    revive = mx.grad(objective_function(net, linear(targets)))
+    climb = compiled(mx.grad(objective_function(net, targets, features, dtype)))
+    revive = mx.grad(objective_function(net, linear(targets), dtype=dtype))
 
     def gradient(image, redirected=False):
         if not redirected:
@@ -325,10 +331,9 @@ def output_paths(inputs, output, kind="dream"):
         paths = [output / name for name in names]
     else:
         paths = [output or name for name in names]
-    taken = {path.resolve() for path, _ in inputs if path}
     for i, path in enumerate(paths):
         check_writable(path)
-        if path.resolve() in taken:
+        if any(source and same_file(path, source) for source, _ in inputs):
             raise UsageError(f"{path} is an input: give the dream another name with -o")
         if path in paths[:i]:
             raise UsageError(f"{inputs[i][0]} and another picture would both become {path}: dream on them one by one")

@@ -34,7 +34,7 @@ from dataset.camera import Step, close_loop, overlap, plan_zoom, read_schedule, 
 from dataset.cli import Parser, UsageError, UserError, log, number, progress, run, whole_number
 from dataset.container import VideoError
 from dataset.drift import high_pass, match_statistics, restore_detail, statistics
-from dataset.files import check_place, sha256, shorten
+from dataset.files import check_place, same_file, sha256, shorten
 from dataset.flow import is_scene_cut, need_opencv, warp
 from dataset.frames import finished_frames, frame_path, keep_frame, remove, resume_frames
 from dataset.images import check_writable, read_image, resize_to, to_uint8, write_image
@@ -325,7 +325,7 @@ def main(arguments=None):
     folder = args.output.with_name(shorten(args.output.name, ".frames"))
     with resume_frames(folder, resume_key(args, net, targets), args.restart, plain(defaults)) as (finished, state):
         # the tiles, too, are those of the first frame, however much memory is free when this is resumed
-        state.setdefault("tile", args.tile or tile_size(net, targets))
+        state.setdefault("tile", args.tile or tile_size(net))
         options["tile"] = int(state["tile"])
         if video:
             timing, total, frames = plan_video(net, args, options, video, finished, state)
@@ -423,7 +423,7 @@ def check_output(args):
     if args.quality is not None and not FORMATS[suffix]:
         raise UsageError(f"--quality says nothing to {suffix or 'a folder of .png'}")
     for path in (output, args.preview):
-        if path and path.resolve() == args.source.resolve():
+        if path and same_file(path, args.source):
             raise UsageError(f"{path} is the input: give another name")
     if output.is_dir() and suffix:
         raise UsageError(f"{output} is a folder: give the film another name with -o")

@@ -144,7 +144,7 @@ def error_text(error, path=None):
 
 def is_memory_error(error):
     """Return whether memory has run out; MLX says so in a RuntimeError."""
-    words = ("malloc", "allocate", "out of memory", "memory allocation")
+    words = ("malloc", "allocate", "out of memory", "outofmemory", "memory allocation", "insufficient memory")
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 

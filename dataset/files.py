@@ -79,3 +79,11 @@ def file_digest(path, digest):
 def sha256(path):
     """Return the hexadecimal SHA-256 of a file."""
     return file_digest(path, hashlib.sha256()).hexdigest()
+
+
+def same_file(one, other):
+    """Say whether two paths lead to one file, be it by a link or by a file system that takes A and a for the same."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # one of them is not there yet
+        return Path(one).resolve() == Path(other).resolve()

@@ -8,7 +8,6 @@ import mlx.nn as nn
 
 from .googlenet import GoogLeNet
 from .kernels.pooling import adaptive_avg_pool
-from .kernels.relu import relu
 from .layers import LRN, Conv2d
 
 
@@ -18,7 +17,7 @@ class ConvReLU(nn.Module):
         self.conv = Conv2d(inputs, outputs, kernel_size, stride, padding)
 
     def __call__(self, x):
-        return relu(self.conv(x))
+        return self.conv.with_relu(x)
 
 
 class BVLC(GoogLeNet):

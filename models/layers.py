@@ -3,7 +3,8 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from .kernels.convolution import conv2d
+from .kernels.arrays import on_cpu
+from .kernels.convolution import conv2d, conv2d_relu
 from .kernels.pooling import max_pool
 from .kernels.relu import relu
 
@@ -12,7 +13,22 @@ class Conv2d(nn.Conv2d):
     """Convolve N x H x W x C, in the form that is fastest where it runs (kernels/convolution.py)."""
 
     def __call__(self, x):
-        return conv2d(x, self.weight, self.get("bias"), self.stride, self.padding, self.cached)
+        return conv2d(x, *self.parameters_for(x), self.stride, self.padding, self.cached)
+
+    def with_relu(self, x):
+        """Return relu(self(x)) in one, where that is faster."""
+        return conv2d_relu(x, *self.parameters_for(x), self.stride, self.padding, self.cached)
+
+    def parameters_for(self, x):
+        """Return (weight, bias) in x's precision."""
+        return self.in_precision(x.dtype, self.weight, self.get("bias"))
+
+    def in_precision(self, dtype, weight, bias):
+        """Return (weight, bias) as `dtype`."""
+        if dtype == weight.dtype:
+            return weight, bias
+        weight = self.cached("weight16", lambda array: array.astype(dtype), weight)
+        return weight, None if bias is None else self.cached("bias16", lambda array: array.astype(dtype), bias)
 
     def cached(self, name, make, *sources):
         """Return make(*sources), computed anew only when one of the arrays `sources` is not the one of the last call.
@@ -37,20 +53,37 @@ class BasicConv2d(nn.Module):
         self.bn = nn.BatchNorm(outputs, eps=1e-3)
 
     def __call__(self, x):
-        return relu(conv_bn(self.conv, self.bn, x))
+        return conv_bn_relu(self.conv, self.bn, x)
 
 
 def conv_bn(conv, bn, x):
     """Convolve, then normalise; with fixed statistics the two are one convolution."""
     if bn.training:
         return bn(conv(x))
+    return conv2d(x, *folded(conv, bn, x.dtype), conv.stride, conv.padding, conv.cached)
+
+
+def conv_bn_relu(conv, bn, x):
+    """Return relu(conv_bn(...)) in one, where that is faster."""
+    if bn.training:
+        return relu(bn(conv(x)))
+    return conv2d_relu(x, *folded(conv, bn, x.dtype), conv.stride, conv.padding, conv.cached)
+
+
+def folded(conv, bn, dtype):
+    """Return the (weight, bias), as `dtype`, of the convolution that `conv` and `bn` with fixed statistics are."""
 
     def fold(weight, scale, shift, mean, variance):
         scale = scale * mx.rsqrt(variance + bn.eps)
         return weight * scale[:, None, None, None], shift - mean * scale
 
-    folded = conv.cached("folded", fold, conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var)
-    return conv2d(x, *folded, conv.stride, conv.padding, conv.cached)
+    sources = (conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var)
+    return conv.in_precision(dtype, *conv.cached("folded", fold, *sources))
+
+
+def relu_after(y, function, *arguments):
+    """Return relu(y) of a convolution's output y; on a GPU function(*arguments) makes both in one, and y for nobody."""
+    return relu(y) if on_cpu() else function(*arguments)
 
 
 class ReLU(nn.Module):
@@ -81,11 +114,12 @@ class LRN(nn.Module):
         self.alpha = alpha
 
     def __call__(self, x):
+        dtype, x = x.dtype, x.astype(mx.float32)  # squares are too large for float16
         channels = x.shape[-1]
         squares = mx.pad(x * x, [(0, 0), (0, 0), (0, 0), (2, 2)])
         total = sum(squares[..., i : i + channels] for i in range(5))
         root = mx.rsqrt(1 + self.alpha / 5 * total)
-        return x * root * mx.sqrt(root)  # a power of -3/4 by way of roots, several times faster
+        return (x * root * mx.sqrt(root)).astype(dtype)  # a power of -3/4 by way of roots, several times faster
 
 
 def flatten_chw(x):

@@ -11,7 +11,7 @@ from dataset.cli import UsageError, UserError, suggest
 from dataset.files import sha256
 
 from .kernels.pooling import adaptive_avg_pool
-from .layers import flatten_chw
+from .layers import Conv2d, ReLU, flatten_chw, relu_after
 
 
 class Network(nn.Module):
@@ -48,8 +48,10 @@ class Network(nn.Module):
         x = (mx.array(images) - mx.array(meta.mean)) * (1 / mx.array(meta.std))
         return x[..., ::-1] if meta.channel_order == "BGR" else x
 
-    def activations(self, images: np.ndarray | mx.array, names: list[str]) -> dict[str, mx.array]:
-        """Compute {name: activation} for layers by any of their names.
+    def activations(
+        self, images: np.ndarray | mx.array, names: list[str], dtype: mx.Dtype = mx.float32
+    ) -> dict[str, mx.array]:
+        """Compute {name: activation} for layers by any of their names, in float32 or float16 arithmetic.
 
         images: N x H x W x 3 float32, RGB 0..255. Activations are N x H x W x C, those of the classifier N x C.
         Raises UsageError for a wrong name; ValueError (MLX's) for images too small to reach the layer.
@@ -57,7 +59,7 @@ class Network(nn.Module):
         wanted = {name: self.resolve(name) for name in names}
         missing = set(wanted.values())
         found = {}
-        for name, activation in self.stages(self.normalise(images)):
+        for name, activation in self.stages(self.normalise(images).astype(dtype)):
             if name in missing:
                 found[name] = activation
                 missing.discard(name)
@@ -156,8 +158,13 @@ class FeaturesAndClassifier(Network):
         return [f"features.{i}" for i in range(len(self.features))]
 
     def stages(self, x, after=None):
+        layer = source = None  # the layer before, and its input
         for name in layers_after(self.split_points, after):
-            x = self.features[int(name.removeprefix("features."))](x)
+            previous, layer = layer, self.features[int(name.removeprefix("features."))]
+            if isinstance(layer, ReLU) and isinstance(previous, Conv2d):
+                source, x = x, relu_after(x, previous.with_relu, source)
+            else:
+                source, x = x, layer(x)
             yield name, x
         if not self.num_classes:
             return

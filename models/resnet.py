@@ -3,7 +3,7 @@
 import mlx.nn as nn
 
 from .kernels.relu import relu
-from .layers import Conv2d, MaxPool2d, conv_bn
+from .layers import Conv2d, MaxPool2d, conv_bn, conv_bn_relu, relu_after
 from .network import Network, layers_after
 
 STAGES = {"layer1": (64, 3), "layer2": (128, 4), "layer3": (256, 6), "layer4": (512, 3)}  # name: (width, blocks)
@@ -29,16 +29,16 @@ class Bottleneck(nn.Module):
         for i in (1, 2, 3):
             conv, bn = self[f"conv{i}"], self[f"bn{i}"]
             yield f"{name}.conv{i}", conv(y)
-            y = conv_bn(conv, bn, y)
-            yield f"{name}.bn{i}", y
+            normalised = conv_bn(conv, bn, y)
+            yield f"{name}.bn{i}", normalised
             if i < 3:
-                y = relu(y)
+                y = relu_after(normalised, conv_bn_relu, conv, bn, y)
                 yield f"{name}.relu{i}", y
         if "downsample" in self:
             yield f"{name}.downsample.0", self.downsample[0](x)
             x = conv_bn(*self.downsample, x)
             yield f"{name}.downsample.1", x
-        output = relu(x + y)
+        output = relu(x + normalised)
         yield name, output
         return output
 
@@ -68,9 +68,9 @@ class ResNet50(Network):
     def stages(self, x, after=None):
         if after is None:
             yield "conv1", self.conv1(x)
-            x = conv_bn(self.conv1, self.bn1, x)
-            yield "bn1", x
-            x = relu(x)
+            normalised = conv_bn(self.conv1, self.bn1, x)
+            yield "bn1", normalised
+            x = relu_after(normalised, conv_bn_relu, self.conv1, self.bn1, x)
             yield "relu", x
         for name in layers_after(self.split_points, after):
             if "." in name:

@@ -7,12 +7,14 @@ import json
 import os
 import pickle
 import re
+import ssl
 import subprocess
 import sys
 import tarfile
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import models
 from models import weights_file
@@ -613,3 +615,19 @@ def test_the_layer_to_dream_on_is_resolved_and_kept(tmp_path):
     with pytest.raises(UserError, match="no layer 'mixed9a'"):
         convert.convert(STARTER, tmp_path / "other.npz", changes={"layer": "mixed9a"})
     assert not (tmp_path / "other.npz").exists()
+
+
+def test_certifis_certificates_stand_in_for_none(monkeypatch, tmp_path):
+    """As where python.org's Python on macOS has not been given any."""
+    places = ssl.get_default_verify_paths()
+    (tmp_path / "ca.pem").write_text("")
+    assert downloads.has_certificates(places._replace(cafile=str(tmp_path / "ca.pem")))
+    assert downloads.has_certificates(places._replace(cafile=None, capath=str(tmp_path)))
+    none = places._replace(cafile=None, capath=str(tmp_path / "empty"))
+    (tmp_path / "empty").mkdir()
+    assert not downloads.has_certificates(none) and not downloads.has_certificates(none._replace(capath=None))
+
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: none)
+    monkeypatch.setitem(sys.modules, "certifi", SimpleNamespace(where=lambda: str(tmp_path / "ca.pem")))
+    with pytest.raises(ssl.SSLError):  # of an empty file: that it is read is what counts
+        downloads.opener()

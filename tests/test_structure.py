@@ -69,3 +69,13 @@ def test_no_function_is_long():
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= FUNCTION_LINES:
                 long[f"{name}.{node.name}"] = node.end_lineno - node.lineno + 1
     assert {name: length for name, length in long.items() if name not in LONG_FUNCTIONS} == {}
+
+
+def test_requirements_for_cuda_are_the_same_but_for_mlx():
+    def others(name):
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if not line.startswith(("mlx", "#"))]
+
+    assert others("requirements.txt") == others("requirements-cuda.txt")
+    assert "cpu" not in (ROOT / "requirements-cuda.txt").read_text(encoding="utf-8")
+    assert "requirements" not in (ROOT / "tests/requirements.txt").read_text(encoding="utf-8")

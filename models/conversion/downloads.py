@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -58,6 +59,21 @@ def fetch(source, folder, quiet=False):
         path.unlink()
         raise
     return path
+
+
+def opener():
+    """Return what opens addresses: urllib's, with certifi's certificates where Python has none."""
+    context = ssl.create_default_context()
+    if not has_certificates(ssl.get_default_verify_paths()):
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+
+
+def has_certificates(places):
+    """Say whether there are any at Python's default places; on macOS python.org's has none until its script is run."""
+    return bool(places.cafile or (places.capath and os.listdir(places.capath)))
 
 
 def check(path, digest, quiet=False):
@@ -115,7 +131,7 @@ def receive(url, part, stamp, quiet):
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
     try:
         request = urllib.request.Request(url, headers=headers)
-        response = urllib.request.build_opener().open(request, timeout=TIMEOUT)
+        response = opener().open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # there is nothing behind what we have: it may be more than the file
             part.unlink(missing_ok=True)

@@ -3,12 +3,15 @@
 import mlx.core as mx
 import numpy as np
 
-from dataset.cli import UserError
+from dataset.cli import UsageError, UserError
+
+from ..kernels.arrays import on_cpu
 
 CONCEPT_LINEAR = 0.001  # the share of z itself in a concept's objective
+HEADROOM = 16  # how far the gradient at a layer, in float16, stays below the activations themselves
 
 
-def objective_function(net, targets, features=None):
+def objective_function(net, targets, features=None, dtype=mx.float32):
     """Return a function image (H x W x 3 mx.array) -> the weighted sum over the targets of
 
         mean(a^2) / 2     a: the activation; its gradient is the activation itself, as in 2015
@@ -18,22 +21,24 @@ def objective_function(net, targets, features=None):
                           of a concept: z = w . a - offset, how much a position looks like it. More of what there is a
                           little of makes fewer and better bodies than mean(z), whose small share revives a dead start
 
-    A mean, so that weights of layers of different sizes compare; the steps' length does not depend on it.
+    A mean, so that weights of layers of different sizes compare; the steps' length does not depend on it. In float16
+    it is made larger by a factor of the activations' size alone, since gradients would vanish otherwise.
     """
     names = [target.layer for target in targets]
 
     def objective(image):
-        activations = net.activations(image[None], names)
+        activations = net.activations(image[None], names, dtype)
+        scale = 1 if dtype == mx.float32 else max(a.size for a in activations.values()) / HEADROOM
         total = 0
         for i, target in enumerate(targets):
-            a = target.select(activations[target.layer])
+            a = target.select(activations[target.layer]).astype(mx.float32)
             if target.concept:
                 a = concept_objective(a, target.concept, target.linear)
             elif features:
                 a = a * mx.stop_gradient(best_matches(a, features[i]))
             elif not target.linear:
                 a = a * a / 2
-            total = total + target.weight * a.mean()
+            total = total + (target.weight * scale) * a.mean()
         return total
 
     return objective
@@ -43,6 +48,13 @@ def concept_objective(activation, concept, linear):
     """Return what a position's activation N x ... x C adds to the objective of a concept, N x ...; z if `linear`."""
     z = activation @ mx.array(concept.direction.astype(np.float32)) - concept.offset
     return z if linear else mx.maximum(z, 0) ** 2 + CONCEPT_LINEAR * z
+
+
+def precision_dtype(precision):
+    """Return MLX's dtype of that name. Raises UsageError for float16 on a CPU."""
+    if precision == "float16" and on_cpu():
+        raise UsageError("--precision float16 is for GPUs; on a CPU it would be slower than float32")
+    return getattr(mx, precision)
 
 
 class Guide:

@@ -141,6 +141,12 @@ def add_ascent_options(parser):
         metavar="N",
         help="compute large pictures in tiles of N x N pixels (default: as the memory at hand allows)",
     )
+    add(
+        "--precision",
+        choices=("float32", "float16"),
+        default="float32",
+        help="of the arithmetic in the network; float16 is faster on a GPU, and not for a CPU",
+    )
     add("--seed", type=whole_number(0), default=0, metavar="N", help="of everything random")
 
 

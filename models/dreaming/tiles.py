@@ -5,9 +5,12 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from ..kernels.arrays import on_cpu
+from ..registry import entry
+
 MARGIN = 64  # pixels around a tile that its gradient sees, too; each step cuts elsewhere, so that no seam can grow
-WORKING_SET = 2 * 2**30  # bytes that the gradient of a tile may take, unless less is free
-GRADIENT_COST = 4  # bytes it takes, as a multiple of those of the activations (measured: 2.6 to 4.6)
+STRIDE = 32  # a multiple of every layer's, pixels
+WORKING_SET = 2 * 2**30  # bytes that the gradient of a tile may take on a CPU, unless less is free
 
 
 def in_tiles(gradient, tile, rng):
@@ -22,9 +25,9 @@ def in_tiles(gradient, tile, rng):
         for top, bottom in rows:
             pieces = []
             for left, right in columns:
-                # from a multiple of every stride on, so that the cells of the layers lie where the whole image has them
-                y, x = (max(0, start - MARGIN) // 32 * 32 for start in (top, left))
-                seen = image[y : bottom + MARGIN, x : right + MARGIN]
+                y, h = window(top, height, tile)
+                x, w = window(left, width, tile)
+                seen = image[y : y + h, x : x + w]
                 # objectives are means over what is seen: weigh them by its size
                 piece = gradient(seen, **options)[top - y : bottom - y, left - x : right - x] * (seen.size / image.size)
                 mx.eval(piece)
@@ -36,35 +39,62 @@ def in_tiles(gradient, tile, rng):
     return tiled
 
 
+def window(start, side, tile):
+    """Return (first pixel, length) of what is seen for the tile that starts at `start`, along a side that is cut.
+
+    All windows of a side are equally long, since MLX keeps memory, and a compiled function, for every size it meets.
+    They start at multiples of every stride, so that the cells of the layers lie where the whole image has them.
+    """
+    length = longest_tile(side, tile) + 2 * MARGIN + STRIDE - 1 if side > tile else side
+    length = min(side, length + (side - length) % STRIDE)  # from the last window's start, it reaches the border
+    return min(max(0, start - MARGIN) // STRIDE * STRIDE, side - length), length
+
+
+def longest_tile(side, tile):
+    """Return the length of a side's tiles, the first and last of which are shorter."""
+    return -(-side // -(-side // tile))
+
+
 def tile_edges(side, tile, rng):
     """Cut a side at a random offset: [(start, end)] of equal lengths, at most `tile`, the first and last shorter."""
     if side <= tile:
         return [(0, side)]
-    length = -(-side // -(-side // tile))
+    length = longest_tile(side, tile)
     marks = [0, *range(int(rng.integers(1, length + 1)), side, length), side]
     return list(zip(marks, marks[1:], strict=False))
 
 
-def tile_size(net, targets):
-    """Return the side of the largest square image, in pixels, whose gradient fits into the memory at hand."""
-    side = 256
-    layers = {target.layer for target in targets}
-    bytes_ = 0
-    for name, activation in net.stages(mx.zeros((1, side, side, 3))):  # laid out, not computed
-        bytes_ += activation.nbytes
-        layers.discard(name)
-        if not layers:
-            break
-    pixels = min(WORKING_SET, memory_available() // 2) / (GRADIENT_COST * bytes_ / side**2)
-    return max(256, int(pixels**0.5) - 2 * MARGIN)
+def tile_size(net):
+    """Return the side of the largest square tile, in pixels, whose gradient fits into the memory at hand."""
+    cpu_bytes, gpu_bytes = entry(net.metadata.model).gradient_bytes
+    per_pixel = cpu_bytes if on_cpu() else max(cpu_bytes, gpu_bytes)
+    seen = int((working_set() / per_pixel) ** 0.5)
+    return max(256, seen - 2 * MARGIN - 2 * STRIDE)
+
+
+def working_set():
+    """Return how many bytes the gradient of a tile may take where MLX computes."""
+    if mx.default_device() != mx.Device(mx.gpu):
+        return min(WORKING_SET, memory_available() // 2)
+    return max(2**28, min(gpu_memory() // 4, (gpu_memory() - mx.get_active_memory()) // 2))
+
+
+def bound_cache():
+    """Keep MLX from holding more freed memory of a GPU than a tile takes; let go what the last octave left."""
+    if mx.default_device() == mx.Device(mx.gpu):
+        mx.set_cache_limit(working_set())
+    if not on_cpu():
+        mx.clear_cache()
+
+
+def gpu_memory():
+    """Return how many bytes of memory a GPU can work with."""
+    info = mx.device_info()
+    return int(info.get("max_recommended_working_set_size") or info.get("total_memory") or info["memory_size"])
 
 
 def memory_available():
-    """Return how many bytes are free where MLX computes."""
-    if mx.default_device() == mx.Device(mx.gpu):
-        info = mx.device_info()
-        total = info.get("max_recommended_working_set_size") or info.get("total_memory") or info["memory_size"]
-        return total - mx.get_active_memory()
+    """Return how many bytes are free on this machine."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         return 1024 * int(meminfo.read_text().split("MemAvailable:")[1].split()[0])

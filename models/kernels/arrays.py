@@ -2,8 +2,11 @@
 
 import functools
 import os
+import threading
 
 import mlx.core as mx
+
+of_this_thread = threading.local()
 
 
 def on_cpu():
@@ -45,7 +48,8 @@ def parallel_streams(function, axis, *arrays):
     return mx.concatenate(pieces, axis=axis)
 
 
-@functools.cache
 def cpu_streams():
-    """Return the streams that parallel_streams() spreads work over."""
-    return [mx.new_stream(mx.cpu) for _ in range(min(4, os.cpu_count() or 1))]
+    """Return the streams that parallel_streams() spreads work over; MLX has them for one Python thread each."""
+    if not hasattr(of_this_thread, "streams"):
+        of_this_thread.streams = [mx.new_stream(mx.cpu) for _ in range(min(4, os.cpu_count() or 1))]
+    return of_this_thread.streams

@@ -1,7 +1,6 @@
 """Convolutions, in the form that is fastest where they run. Arrays N x H x W x C; weights O x H x W x I.
 
-On a GPU, MLX's own; but on Metal a gradient at a stride unfolds the whole image (ml-explore/mlx#3082), 13 GB in the
-first layer at 1024 x 1024, so that layer works on blocks there.
+On a GPU, those of gpu.py.
 
 On a CPU, MLX's own unfolds the image and takes gradients in loops, so there a convolution is made of matrix
 products on what is in memory already:
@@ -14,7 +13,10 @@ products on what is in memory already:
 import mlx.core as mx
 import numpy as np
 
+from . import relu as relu_kernels
 from .arrays import on_cpu, overlap_add
+from .blocks import depth_to_space, space_to_depth
+from .gpu import conv2d_gpu
 
 # Winograd's F(4x4, 3x3): tiles of 6 x 6 cells, 4 apart, make 4 x 4 outputs with 36 products instead of 144. The
 # matrices for two dimensions are Kronecker products of those for one. In float32 the error is 1e-5 of the largest
@@ -34,18 +36,34 @@ WINOGRAD_INPUT, WINOGRAD_KERNEL, WINOGRAD_OUTPUT = (
 )
 
 
-def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), cached=lambda name, make, *sources: make(*sources)):
+def uncached(name, make, *sources):
+    return make(*sources)
+
+
+def conv2d_relu(x, weight, bias=None, stride=(1, 1), padding=(0, 0), cached=uncached):
+    """Return relu(conv2d(...)), on a GPU as one function whose gradient is a convolution."""
+    if on_cpu() or relu_kernels.redirected:
+        return relu_kernels.relu(conv2d(x, weight, bias, stride, padding, cached))
+    x, stride = strided(x, weight, stride)
+    return conv2d_gpu(x, weight, bias, stride, padding, cached, relu=True)
+
+
+def strided(x, weight, stride):
+    """Return (x, stride), a stride of 1 x 1 kernels being applied to x."""
+    if weight.shape[1:3] == (1, 1) and stride != (1, 1):
+        return x[:, :: stride[0], :: stride[1]], (1, 1)
+    return x, stride
+
+
+def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), cached=uncached):
     """Convolve N x H x W x C with O x h x w x C, and add the bias.
 
     cached: keeps what is derived from the weights; see Conv2d.cached. Raises ValueError where the kernel is larger than
     its padded input.
     """
-    if weight.shape[1:3] == (1, 1) and stride != (1, 1):
-        x, stride = x[:, :: stride[0], :: stride[1]], (1, 1)
+    x, stride = strided(x, weight, stride)
     if not on_cpu():
-        first = stride != (1, 1) and weight.shape[3] <= 4  # of a network, on the pixels
-        y = (conv2d_of_blocks if first and mx.metal.is_available() else mx.conv2d)(x, weight, stride, padding)
-        return y if bias is None else y + bias
+        return conv2d_gpu(x, weight, bias, stride, padding, cached)
 
     factors = cached("factors", matrix_factors, weight) if stride == (1, 1) else None
 
@@ -58,7 +76,7 @@ def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), cached=lambda na
 
     @convolution.vjp
     def convolution_vjp(primals, dy, _):
-        x, weight = primals[:2]
+        x = primals[0]  # the weights come as other objects, for which cached() would keep nothing
         gradients = (
             input_gradient(x, weight, dy, stride, padding, cached),
             weight_gradient(x, weight, dy, stride, padding),
@@ -180,16 +198,6 @@ def conv_transpose(dy, weight):
     return total.reshape(channels, n, *total.shape[1:]).transpose(1, 2, 3, 0)
 
 
-def conv2d_of_blocks(x, weight, stride, padding):
-    """Convolve with a stride, as mx.conv2d does, by a convolution of stride 1 on blocks of stride x stride cells."""
-    rows, columns = (
-        (side + 2 * p - k) // s + 1
-        for side, p, k, s in zip(x.shape[1:3], padding, weight.shape[1:3], stride, strict=True)
-    )
-    x = mx.pad(x, [(0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)])
-    return mx.conv2d(space_to_depth(x, stride), space_to_depth(weight, stride))[:, :rows, :columns]
-
-
 def weight_gradient(x, weight, dy, stride, padding):
     """Compute the gradient for the weights, O x h x w x C."""
     if stride == (1, 1) and by_winograd(weight):
@@ -197,19 +205,3 @@ def weight_gradient(x, weight, dy, stride, padding):
     if stride == (1, 1) and weight.shape[1:3] == (1, 1) and padding == (0, 0):
         return (dy.reshape(-1, dy.shape[-1]).T @ x.reshape(-1, x.shape[-1])).reshape(weight.shape)
     return mx.vjp(lambda w: mx.conv2d(x, w, stride, padding), [weight], [dy])[1][0]
-
-
-def space_to_depth(x, stride):
-    """Turn blocks of s x s cells into channels, N x H/s x W/s x (s s C); zeros fill up the last blocks."""
-    n, height, width, channels = x.shape
-    sh, sw = stride
-    x = mx.pad(x, [(0, 0), (0, -height % sh), (0, -width % sw), (0, 0)])
-    x = x.reshape(n, x.shape[1] // sh, sh, x.shape[2] // sw, sw, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, x.shape[1], x.shape[3], -1)
-
-
-def depth_to_space(x, stride, channels):
-    """Invert space_to_depth()."""
-    n, height, width, _ = x.shape
-    x = x.reshape(n, height, width, *stride, channels).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(n, height * stride[0], width * stride[1], channels)

@@ -1,7 +1,9 @@
 """The fast forms of the layers against MLX's own operators: values and all gradients, at odd sizes."""
 
+import threading
+
 from models import layers
-from models.kernels import convolution, pooling
+from models.kernels import convolution, gpu, pooling
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -63,7 +65,7 @@ def test_convolution(kernel, stride, padding, inputs, outputs, size):
 def test_a_strided_convolution_of_blocks(kernel, stride, padding, size):
     x, weight = normal(0, *size, 3), normal(1, 8, kernel, kernel, 3)
     stride, padding = pair(stride), pair(padding)
-    blocks, plain = (lambda x, f=f: f(x, weight, stride, padding) for f in (convolution.conv2d_of_blocks, mx.conv2d))
+    blocks, plain = (lambda x, f=f: f(x, weight, stride, padding) for f in (gpu.conv2d_of_blocks, mx.conv2d))
     close(blocks(x), plain(x))
     cotangent = normal(2, *plain(x).shape)
     close(*(mx.vjp(f, [x], [cotangent])[1][0] for f in (blocks, plain)))
@@ -115,3 +117,20 @@ def test_pooling_of_large_maps_is_shared_among_threads(kernel, stride):
 def test_equal_maxima_share_as_in_torch():
     gradient = mx.grad(lambda x: pooling.max_pool(x, 3, 2).sum())(mx.ones((1, 5, 5, 1)))
     assert gradient[0, :, :, 0].tolist() == [[1, 0, 1, 0, 0], [0] * 5, [1, 0, 1, 0, 0], [0] * 5, [0] * 5]
+
+
+def test_layers_compute_in_another_thread():
+    """MLX's streams belong to one Python thread each."""
+    x = normal(0, 1, 67, 131, 32)
+    results = []
+
+    def work():
+        gradient = mx.grad(lambda x: pooling.max_pool(x, 3, 2).sum())(x)
+        mx.eval(gradient)
+        results.append(gradient)
+
+    work()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(results) == 2 and mx.array_equal(*results)

@@ -1,9 +1,10 @@
 """How fast, and how large: prints a table of medians, and of ratios from alternating pairs.
 
-python tests/benchmark.py                           everything, this program alone
-python tests/benchmark.py step --against torch      the dream step against PyTorch's (pip install torch torchvision)
-python tests/benchmark.py step --against plain      ... against MLX's own operators under MLX's own BLAS
-python tests/benchmark.py train --against torch     fine-tuning GoogLeNet, with and without --cache, against PyTorch's
+python tests/tools/benchmark.py                        everything, this program alone
+python tests/tools/benchmark.py step memory            the first thing to try on a GPU
+python tests/tools/benchmark.py step --against torch   against PyTorch (pip install torch torchvision)
+python tests/tools/benchmark.py step --against plain   against MLX's own operators under MLX's own BLAS
+python tests/tools/benchmark.py train --against torch  fine-tuning GoogLeNet, with and without --cache
 
 Each side is a process of its own that waits while the other computes. Machines differ and are noisy: take the ratios.
 """
@@ -30,7 +31,7 @@ STEPS = {"googlenet": "inception4c", "vgg16": "features.22", "resnet50": "layer3
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", metavar="step|dream|train|memory|load", help="(default: all)")
+    parser.add_argument("what", nargs="*", metavar="step|dream|train|memory|kernels|load", help="(default: all)")
     parser.add_argument("--against", choices=("torch", "plain"), help="what step and train are compared with")
     parser.add_argument("--networks", nargs="+", choices=STEPS, default=list(STEPS), help="for step")
     parser.add_argument("--pairs", type=int, default=5, metavar="N", help="measurements of each side (default: 5)")
@@ -38,7 +39,7 @@ def main():
     args = parser.parse_args()
     if args.worker:
         return WORKERS[args.worker[0]](args.worker[1])
-    benchmarks = {"step": step, "dream": dream, "train": train, "memory": memory, "load": load}
+    benchmarks = {"step": step, "dream": dream, "train": train, "memory": memory, "kernels": kernels, "load": load}
     if wrong := set(args.what) - set(benchmarks):
         parser.error(f"there is no benchmark {wrong.pop()!r}")
     describe_machine()
@@ -48,16 +49,18 @@ def main():
 
 
 def describe_machine():
-    import models
+
+    from models.kernels import blas
 
     import mlx.core as mx
 
-    models.blas.load()
     versions = (f"{name} {version(name)}" for name in ("mlx", "numpy", "torch", "torchvision"))
-    blas = Path(models.blas.found).name if models.blas.found else "MLX's own"
+    library = Path(blas.found).name if blas.found else "MLX's own"
     core = os.environ.get("OPENBLAS_CORETYPE")
     print(f"{platform.machine()}, {processor()}, {os.cpu_count()} cores, {platform.system()}, {mx.default_device()}")
-    print(f"BLAS: {blas}{f' (OPENBLAS_CORETYPE={core})' if core else ''}; {', '.join(versions)}")
+    print(f"BLAS: {library}{f' (OPENBLAS_CORETYPE={core})' if core else ''}; {', '.join(versions)}")
+    if mx.default_device() == mx.Device(mx.gpu):
+        print(", ".join(f"{key} {value}" for key, value in mx.device_info().items()))
 
 
 def processor():
@@ -143,12 +146,28 @@ def our_worker(network, plain=False):
     net = models.weights_file.Metadata(network, 10).build().eval()
     mx.eval(net.parameters())
     if plain:
-        from models import layers
-
-        layers.on_cpu = lambda: False
+        use_plain_operators()
     gradient = dream.gradient_function(net, dream.parse_targets(net, [STEPS[network]]))
     rng, image = np.random.default_rng(0), picture()
     return answer_requests(lambda count: dream.gradient_ascent(gradient, image, count, 1.5, 32, rng))
+
+
+def use_plain_operators():
+    """Put MLX's own operators in the place of the fast forms."""
+    from models import layers
+
+    import mlx.core as mx
+    import mlx.nn as nn
+
+    def conv2d(x, weight, bias, stride, padding, cached):
+        y = mx.conv2d(x, weight, stride, padding)
+        return y if bias is None else y + bias
+
+    def max_pool(x, k, s, p, ceil_mode):
+        return nn.MaxPool2d(k, s, p)(x)
+
+    layers.conv2d, layers.max_pool = conv2d, max_pool
+    layers.conv2d_relu = lambda *arguments: layers.relu(conv2d(*arguments))
 
 
 def torch_worker(network):
@@ -233,30 +252,31 @@ def train(args):
 
 
 def our_trainer(frozen_to, cached):
-    import models
-
-    models.blas.load()
-    from models import learning, training
+    import models  # noqa: F401  (before MLX)
+    from models.training.distributed import share_batches
+    from models.training.freezing import freeze, learned_paths, split_layer, training_mode
+    from models.training.step import frozen_features, inputs, make_optimizers, training_step
+    from models.training.transfer import new_network
 
     import mlx.core as mx
 
-    net = training.new_network("googlenet", 2)
+    net = new_network("googlenet", 2)
     group = mx.distributed.init()
-    learned = training.learned_paths(net, frozen_to)
-    frozen = training.freeze(net, learned)
-    cut = training.split_layer(net, learned)
-    training.share_batches(net, group)
-    training.training_mode(net, frozen)
-    optimizers = learning.make_optimizers(net, "sgd", 0.01, 0.05, [path for path in learned if path.startswith("fc.")])
-    step = learning.training_step(net, cut, optimizers, group, mx.ones(2), clip=5.0, decay=1e-4)
+    learned = learned_paths(net, frozen_to)
+    frozen = freeze(net, learned)
+    split = split_layer(net, learned)
+    share_batches(net, group)
+    training_mode(net, frozen)
+    optimizers = make_optimizers(net, "sgd", 0.01, 0.05, [path for path in learned if path.startswith("fc.")])
+    step = training_step(net, split, optimizers, group, mx.ones(2), clip=5.0, decay=1e-4)
     batch = np.random.default_rng(0).uniform(0, 255, (BATCH, TRAIN_SIZE, TRAIN_SIZE, 3)).astype(np.float32)
     labels = mx.array(np.arange(BATCH) % 2)
     if cached:
-        batch = np.array(learning.trunk(net, batch, cut)).astype(np.float16)
+        batch = np.array(frozen_features(net, batch, split)).astype(np.float16)
 
     def take_steps(count):
         for _ in range(count):
-            step(learning.inputs(net, batch, cut), labels)
+            step(inputs(net, batch, split), labels)
 
     return answer_requests(take_steps, 1)
 
@@ -304,11 +324,11 @@ def dream(args):
 
         gradient = original(*arguments)
 
-        def timed(image):
+        def timed(image, **options):
             nonlocal in_gradient
             mx.eval(image)
             start = time.perf_counter()
-            g = gradient(image)
+            g = gradient(image, **options)
             mx.eval(g)
             in_gradient += time.perf_counter() - start
             return g
@@ -330,6 +350,7 @@ def dream(args):
 
 
 def memory(args):
+    pixels(args)
     print("\nmemory, one step at full size, megabytes at the peak and seconds for the process")
     from dataset.images import write_image
 
@@ -344,6 +365,44 @@ def memory(args):
             peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
             seconds = time.perf_counter() - start
             print(f"  {height * width / 1e6:4.0f} megapixels {peak:7.0f} {seconds:7.1f}" + " failed" * bool(status))
+
+
+def pixels(args):
+    """Measure what models/registry.py keeps as gradient_bytes, of the place where MLX computes."""
+    print("\nmemory of a step, bytes a pixel (384 x 384); MLX's peak and cache, megabytes")
+    import models
+    from models.dreaming.targets import parse_targets
+
+    import mlx.core as mx
+
+    from dream import gradient_function
+
+    image = mx.array(np.random.default_rng(0).uniform(0, 255, (384, 384, 3)).astype(np.float32))
+    for name in args.networks:
+        net = models.weights_file.Metadata(name, 10).build().eval()
+        mx.eval(net.parameters())
+        gradient = gradient_function(net, parse_targets(net, [STEPS[name]]))
+        mx.eval(gradient(image))  # prepares what the others share
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        mx.eval(gradient(image))
+        peak = mx.get_peak_memory()
+        print(f"  {name:22}{(peak - before) / 384**2:7.0f} {peak / 1e6:9.0f} {mx.get_cache_memory() / 1e6:9.0f}")
+
+
+def kernels(args):
+    print("\nkernels of a step, as a GPU is given them (tests/tools/count_kernels.py tells which)")
+    for name in args.networks:
+        command = [
+            sys.executable,
+            Path(__file__).with_name("count_kernels.py"),
+            "--network",
+            name,
+            "--layer",
+            STEPS[name],
+        ]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        print(f"  {name:12} {done.stdout.splitlines()[0]}", flush=True)
 
 
 def load(args):

@@ -1,0 +1,21 @@
+"""A pytest plugin, `pytest -p forced_gpu`: the kernels take a GPU's way although MLX computes on a CPU.
+
+What cannot be seen here is a GPU's own arithmetic; what can, is every line of ours that runs on one.
+"""
+
+import models  # noqa: F401  (before MLX)
+from models import layers
+from models.dreaming import objectives, tiles
+from models.kernels import arrays, compilation, convolution, pooling
+
+import mlx.core as mx
+
+
+def force():
+    """Take Metal's way from here on."""
+    for module in (arrays, compilation, convolution, layers, objectives, pooling, tiles):
+        module.on_cpu = lambda: False
+    mx.metal.is_available = lambda: True
+
+
+force()
