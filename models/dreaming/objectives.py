@@ -1,6 +1,9 @@
 """Objectives: the function of an image that a dream maximises, and the guide image that may take part in it."""
 
 import mlx.core as mx
+import numpy as np
+
+CONCEPT_LINEAR = 0.001  # the share of z itself in a concept's objective
 
 
 def objective_function(net, targets, features=None):
@@ -9,6 +12,9 @@ def objective_function(net, targets, features=None):
         mean(a^2) / 2     a: the activation; its gradient is the activation itself, as in 2015
         mean(a)           where the target is linear
         mean(a . guide)   with the `features` of a guide: its vector with the largest dot product at each position
+        mean(max(z, 0)^2) + 0.001 mean(z)
+                          of a concept: z = w . a - offset, how much a position looks like it. More of what there is a
+                          little of makes fewer and better bodies than mean(z), whose small share revives a dead start
 
     A mean, so that weights of layers of different sizes compare; the steps' length does not depend on it.
     """
@@ -19,7 +25,9 @@ def objective_function(net, targets, features=None):
         total = 0
         for i, target in enumerate(targets):
             a = target.select(activations[target.layer])
-            if features:
+            if target.concept:
+                a = concept_objective(a, target.concept, target.linear)
+            elif features:
                 a = a * mx.stop_gradient(best_matches(a, features[i]))
             elif not target.linear:
                 a = a * a / 2
@@ -27,6 +35,12 @@ def objective_function(net, targets, features=None):
         return total
 
     return objective
+
+
+def concept_objective(activation, concept, linear):
+    """Return what a position's activation N x ... x C adds to the objective of a concept, N x ...; z if `linear`."""
+    z = activation @ mx.array(concept.direction.astype(np.float32)) - concept.offset
+    return z if linear else mx.maximum(z, 0) ** 2 + CONCEPT_LINEAR * z
 
 
 class Guide:

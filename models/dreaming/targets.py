@@ -6,34 +6,44 @@ import mlx.core as mx
 
 from dataset.cli import UsageError, suggest
 
+from .concepts import Concept, parse_concepts
+
 
 @dataclass(frozen=True)
 class Target:
     """What to enhance: a layer, all of its channels or some, and its weight in the objective.
 
     linear: the activation itself is enhanced, not its square: that of a logit would grow downwards, too.
+    concept: a direction in the layer's activation, along which it is enhanced.
     """
 
     layer: str
     channels: tuple = ()
     weight: float = 1.0
     linear: bool = False
+    concept: Concept | None = None
 
     def select(self, activation):
         """Return the target's channels of its layer's activation, N x h x w x C."""
         return activation[..., mx.array(self.channels)] if self.channels else activation
 
 
-def parse_targets(net, layers=None, classes=None):
-    """Return the targets of `layers`, each LAYER[:CHANNELS][=WEIGHT], and `classes`, each NAME|INDEX[=WEIGHT].
+def parse_targets(net, layers=None, classes=None, concepts=None):
+    """Return the targets of `layers`, each LAYER[:CHANNELS][=WEIGHT], `classes`, each NAME|INDEX[=WEIGHT], and
+    `concepts`, each PATH[=WEIGHT] or a Concept; beside concepts, layers are those they are taken at, and no targets.
 
-    Targets among the layers stay as they are. Neither: the layer that the weights file names. Raises UsageError.
+    Targets among the layers stay as they are. None of them: the layer that the weights file names. Raises UsageError;
+    UserError for a concept that cannot be had.
     """
     layers = [layers] if isinstance(layers, (str, Target)) else layers or []
     classes = [classes] if isinstance(classes, (str, int)) else classes or []
-    if not layers and not classes:
+    if not layers and not classes and not concepts:
         layers = [net.metadata["layer"]]
-    return [parse_target(net, text) for text in layers] + [parse_class(net, str(text)) for text in classes]
+    targets = [parse_class(net, str(text)) for text in classes]
+    if concepts:
+        found = parse_concepts(net, concepts, layers, quiet=True)
+        return [Target(concept.layer, weight=concept.weight, concept=concept) for concept in found] + targets
+    return [parse_target(net, text) for text in layers] + targets
 
 
 def parse_target(net, text):
