@@ -15,14 +15,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import models
+from models.dreaming.concepts import Concept, write_concept
 from models.dreaming.gradients import color_matrix, gradient_transform
 from models.dreaming.objectives import Guide, objective_function
 from models.dreaming.octaves import octave_sizes
 from models.dreaming.options import (
     CLASS_DEFAULTS,
+    CONCEPT_DEFAULTS,
     SWITCHES,
     add_dream_options,
     add_image_options,
+    check_concepts,
     describe_defaults,
     given_options,
     parse_over,
@@ -34,11 +37,12 @@ from models.dreaming.recipes import (
     print_recipe,
     read_recipe,
     recipe_options,
+    remembered_concepts,
     repeated_options,
     save_options,
 )
 from models.dreaming.surveys import survey
-from models.dreaming.targets import Target, linear, parse_targets
+from models.dreaming.targets import Target, chosen_targets, linear, parse_targets
 from models.dreaming.tiles import in_tiles, tile_size
 from models.dreaming.timelapse import timelapse
 from models.dreaming.visualize import visualize
@@ -69,6 +73,7 @@ def deepdream(
     guide: np.ndarray | Guide | None = None,
     tile: int | None = None,
     classes: Sequence[str | int] | str | int | None = None,
+    concepts: Sequence[str | Path | Concept] | str | Path | Concept | None = None,
     lapnorm: int = 0,
     smooth: float = 0,
     decorrelate: bool | np.ndarray | None = None,
@@ -82,6 +87,8 @@ def deepdream(
 
     net: from models.load(). layers: targets, each LAYER[:CHANNELS][=WEIGHT]; classes: each NAME|INDEX[=WEIGHT], whose
     logits are climbed, with options.CLASS_DEFAULTS for settings that suit them (neither: the network's own layer).
+    concepts: what to dream of, each a folder of images, PATH[=WEIGHT], or a Concept; layers are then those at which it
+    is looked for. options.CONCEPT_DEFAULTS suit them.
     octaves, octave_scale: the image is dreamed on at `octaves` sizes, each `octave_scale` times the one before; or
     octaves are the sizes themselves, of octave_sizes().
     steps: gradient steps an octave. step_size: how far a step moves a pixel on average, in grey levels of 255.
@@ -98,7 +105,7 @@ def deepdream(
     Raises UsageError for a wrong target, UserError where the image is too small for it.
     Source: google/deepdream, dream.ipynb (2015).
     """
-    targets = parse_targets(net, layers, classes)
+    targets = parse_targets(net, layers, classes, concepts)
     sizes = octaves
     if not isinstance(octaves, (list, tuple)):
         sizes = octave_sizes(net, image.shape, targets, octaves, octave_scale)
@@ -194,7 +201,8 @@ def build_parser():
     parser = Parser(
         prog="dream.py",
         description="Dream on pictures, as DeepDream did in 2015, and beyond.",
-        epilog=f"With --class, unless given or a --preset tells otherwise: {describe_defaults(CLASS_DEFAULTS)}.",
+        epilog="Unless given or a --preset tells otherwise, with --class: "
+        f"{describe_defaults(CLASS_DEFAULTS)}; with --concept: {describe_defaults(CONCEPT_DEFAULTS)}.",
     )
     add = parser.add_argument
     add("pictures", nargs="*", metavar="PICTURE", help="pictures, folders, patterns such as 'photos/*.jpg'")
@@ -222,6 +230,7 @@ def add_recipe_options(parser):
     add("--preset", metavar="NAME", help="a look by its name, see --list-presets; other options override it")
     add("--like", type=Path, metavar="PICTURE", help="as that dream was made; other options override it")
     add("--recipe", type=Path, metavar="PICTURE", help="print the command that made a dream, and end")
+    add("--save-concept", type=Path, metavar="FILE", help="keep what --concept found in an .npz, for --concept FILE")
     add(
         "--survey",
         nargs="?",
@@ -256,7 +265,7 @@ def main(arguments=None):
     if args.list_presets:
         return list_presets()
     like = read_recipe(args.like) if args.like else None
-    repeated = repeated_options(like["options"]) if like else {}
+    repeated = repeated_options(like["options"], "concepts" in given) if like else {}
     if args.pictures:  # to be treated like a dream that may have come from noise
         repeated = {name: value for name, value in repeated.items() if name not in ("noise", "visualize")}
     args = parse_over(parser, arguments, repeated)
@@ -275,28 +284,35 @@ def main(arguments=None):
         log(f"note: {args.like} was made with other weights, {like.get('weights')}", args.quiet)
     options = settings(args)
     if not args.survey:
-        options |= {"layers": parse_targets(net, args.layers, args.classes), "classes": None}
+        remembered = remembered_concepts(like) if like and "concepts" not in given else None
+        options |= {"layers": chosen_targets(net, args, remembered), "classes": None, "concepts": None}
+        if args.save_concept:
+            save_concept(args.save_concept, options["layers"])
     todo = survey_image if args.survey else dream_on
     return run_all(inputs, outputs, args, functools.partial(todo, net, args, options))
 
 
 def check_use(args, given):
     """Raise UsageError where an option was given that would have no effect."""
-    alone = {"model", "weights", "layers", "classes", "seed", "steps", "noise", "visualize"}
+    alone = {"model", "weights", "layers", "classes", "concepts", "background", "seed", "steps", "noise", "visualize"}
     useless = {
         "--visualize": [name for name in ("survey", "preset", *SWITCHES) if args.visualize and name not in alone],
         "--noise": [name for name in ("width", "max_size") if args.noise],
         "--survey models": [name for name in ("layers", "classes") if args.survey == "models"],
-        "--survey": [name for name in ("classes", "save_every", "growth") if args.survey],
+        "--survey": [name for name in ("classes", "save_every", "growth", "save_concept") if args.survey],
+        f"--survey {args.survey}": ["concepts"] if args.survey not in (None, "stages", "models") else [],
     }
     for option, names in useless.items():
         for name in names:
             if name in given:
                 raise UsageError(f"{option} has no use for {SWITCHES.get(name, '--' + name.replace('_', '-'))}")
+    check_concepts(args)
+    if args.save_concept and not (args.concepts and args.save_concept.suffix == ".npz"):
+        raise UsageError("--save-concept FILE.npz saves what --concept finds: it needs that, and a name in .npz")
     if "growth" in given and not args.save_every:
         raise UsageError("--growth needs --save-every")
-    if args.visualize and not (args.layers or args.classes):
-        raise UsageError("--visualize: say of what, with --class or --layers LAYER:CHANNEL")
+    if args.visualize and not (args.layers or args.classes or args.concepts):
+        raise UsageError("--visualize: say of what, with --class, --concept or --layers LAYER:CHANNEL")
 
 
 def find_inputs(args):
@@ -308,8 +324,9 @@ def find_inputs(args):
         if args.pictures:
             raise UsageError("--noise and --visualize start from nothing: give no picture")
         return [(None, Path("noise"))]
-    if not (args.pictures or args.list_layers or args.list_classes):
-        greedy = {"--layers": args.layers, "--class": args.classes, "--survey": [args.survey]}
+    if not (args.pictures or args.list_layers or args.list_classes or args.save_concept):
+        greedy = {"--layers": args.layers, "--class": args.classes, "--concept": args.concepts}
+        greedy |= {"--survey": [args.survey]}
         greedy |= {"--decorrelate": [args.decorrelate] if isinstance(args.decorrelate, str) else []}
         words = [(word, option) for option, values in greedy.items() for word in values or [] if word]
         hint = [f": put {word} before {option}" for word, option in words if Path(word).suffix and Path(word).exists()]
@@ -388,8 +405,18 @@ def dream_on(net, args, options, path, output):
             dreamed = visualize(net, options["layers"], height, width, args.steps, seed=args.seed, callback=after_step)
         else:
             dreamed = deepdream(net, image, **options, callback=after_step)
-    write_image(output, dreamed, alpha, **save_options(output, make_recipe(net, name, recipe_options(net, args))))
+    recipe = make_recipe(net, name, recipe_options(net, args), options["layers"])
+    write_image(output, dreamed, alpha, **save_options(output, recipe))
     print(output, flush=True)
+
+
+def save_concept(path, targets):
+    """Write the one concept among targets to an .npz; UsageError where there are several."""
+    concepts = [target.concept for target in targets if target.concept]
+    if len(concepts) > 1:
+        raise UsageError(f"--save-concept saves one concept at one layer; these are {len(concepts)}")
+    write_concept(path, concepts[0])
+    print(path, flush=True)
 
 
 def survey_image(net, args, options, path, output):

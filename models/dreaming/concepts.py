@@ -42,7 +42,9 @@ class Concept:
     images: int  # how many it was made of
     weights: str  # feature_digest of the network
     origin: str
-    weight: float = 1.0  # in the objective; no part of what is saved
+    # no part of what is saved:
+    weight: float = 1.0  # in the objective
+    path: str = ""  # what the command line called it
 
 
 # --- From images ---
@@ -131,14 +133,14 @@ def new_concept(net, path, layer, direction, mean, images):
 # --- From the command line ---
 
 
-def parse_concepts(net, given, layers=None, photographs=None, quiet=False, remembered=()):
+def parse_concepts(net, given, layers=None, photographs=None, quiet=False, remembered=None):
     """Return the Concepts that `given` names: each itself one, or a text PATH[=WEIGHT], PATH being a folder of images,
     an image or a saved concept.
 
-    layers: where directions are taken (None: the usual one). remembered: [(path, [Concept, ...])] of a recipe, which
+    layers: where directions are taken (None: the usual one). remembered: {path: [Concept, ...]} of a recipe, which
     stand for those paths. Raises UserError; UsageError for a wrong text or layer.
     """
-    found, remembered = [], dict(remembered)
+    found, remembered = [], remembered or {}
     for item in [given] if isinstance(given, (str, os.PathLike, Concept)) else given:
         if isinstance(item, Concept):
             found.append(check_fits(net, item, item.name, layers))
@@ -150,7 +152,7 @@ def parse_concepts(net, given, layers=None, photographs=None, quiet=False, remem
             concepts = [check_fits(net, read_concept(path), path, layers)]
         else:
             concepts = make_concepts(net, path, layers, photographs, quiet)
-        found += [replace(concept, weight=weight) for concept in concepts]
+        found += [replace(concept, weight=weight, path=path) for concept in concepts]
     return found
 
 
@@ -210,7 +212,7 @@ def checked_concept(fields, direction):
             raise TypeError(name)
     if direction.ndim != 1 or not np.isfinite(direction).all() or not math.isfinite(concept.offset):
         raise ValueError("direction")
-    return replace(concept, direction=direction.astype(np.float16), weight=1.0)
+    return replace(concept, direction=direction.astype(np.float16), weight=1.0, path="")
 
 
 def saved_fields(concept):
@@ -234,7 +236,7 @@ def to_json(concept):
 def from_json(data):
     """Return the Concept of to_json(); UserError for anything else."""
     try:
-        data = dict(data)
+        data = {name: value for name, value in data.items() if name != "path"}
         direction = np.frombuffer(base64.b64decode(data.pop("direction"), validate=True), "<f2")
         return checked_concept(data, direction)
     except (ValueError, TypeError, KeyError, AttributeError):

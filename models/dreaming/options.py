@@ -7,7 +7,7 @@ of its name, and recipes, --like and half-finished videos keep its value.
 import argparse
 from pathlib import Path
 
-from dataset.cli import Parser, number, picture_size, whole_number
+from dataset.cli import Parser, UsageError, number, picture_size, whole_number
 from dataset.color import LUMA, load_matrix
 from dataset.images import read_image
 
@@ -18,14 +18,28 @@ VISUALIZE_DEFAULTS = {"noise": "224x224", "steps": 200}  # defaults under --visu
 # Defaults for a class. With those of 2015 a class leaves a few spots of its colors; these, chosen by looking at
 # images, are the least that makes bodies of them: more way to go, and coarse shapes as strong as fine ones.
 CLASS_DEFAULTS = {"steps": 20, "step_size": 2.0, "lapnorm": 4, "smooth": 0.5}
+# Defaults for a concept: with the colors decorrelated the photograph stays one, and the dream grows out of it
+CONCEPT_DEFAULTS = {"steps": 20, "step_size": 1.5, "lapnorm": 4, "smooth": 0.5, "decorrelate": True}
 
 # Whoever gives one of these does without the other's old value, be it of a recipe or of a preset
-EXCLUSIVE = (("layers", "classes"), ("width", "max_size"))
+EXCLUSIVE = (("layers", "classes", "concepts"), ("guide", "concepts"), ("width", "max_size"))
 
 # A recipe tells these first and in this order; options that are not listed follow in the order of --help
 ORDER = (
     *("model", "weights", "guide", "mask", "decorrelate", "width", "max_size", "noise", "visualize"),
-    *("layers", "classes", "octaves", "octave_scale", "steps", "step_size", "jitter", "seed", "tile"),
+    *(
+        "layers",
+        "classes",
+        "concepts",
+        "background",
+        "octaves",
+        "octave_scale",
+        "steps",
+        "step_size",
+        "jitter",
+        "seed",
+        "tile",
+    ),
     *("lapnorm", "smooth", "strength", "keep_color", "invert"),
 )
 
@@ -90,7 +104,17 @@ def add_target_options(parser):
         metavar="CLASS",
         help="a class of the network's, NAME|INDEX[=WEIGHT], such as 'monarch'; see --list-classes",
     )
-    add("--guide", type=Path, metavar="PICTURE", help="dream of what this picture shows")
+    add(
+        "--concept",
+        dest="concepts",
+        nargs="+",
+        metavar="PATH",
+        help="dream of what the pictures in a folder show, PATH[=WEIGHT]; or a picture, or what --save-concept kept; "
+        "--layers then names the layers where that is looked for",
+    )
+    photographs = "some hundred ordinary photographs, for weights without a background of their own"
+    add("--background", type=Path, metavar="FOLDER", help=photographs)
+    add("--guide", type=Path, metavar="PICTURE", help="dream of the features of this picture")
     add("--invert", action=argparse.BooleanOptionalAction, default=False, help="take away instead: descend")
 
 
@@ -134,6 +158,7 @@ def add_gradient_options(parser):
         help="blur it, by three Gaussians around SIGMA pixels, wider at every step; 0.5 is usual "
         "(default: %(default)s, off)",
     )
+    add("--no-decorrelate", dest="decorrelate", action="store_const", const=False, help="change both alike")
     add(
         "--decorrelate",
         nargs="?",
@@ -171,7 +196,7 @@ OPTIONS = in_order(recipe_parser()._actions)
 SWITCHES = {name: action.option_strings[0] for name, action in OPTIONS.items()}  # {"octave_scale": "--octave-scale"}
 DEFAULTS = {name: action.default for name, action in OPTIONS.items()}
 # options that are no keyword arguments of deepdream()
-NOT_SETTINGS = ("model", "weights", "width", "max_size", "noise", "visualize")
+NOT_SETTINGS = ("model", "weights", "width", "max_size", "noise", "visualize", "background")
 
 
 def settings(args):
@@ -187,13 +212,23 @@ def settings(args):
 
 
 def dependent_defaults(options):
-    """Return the defaults that {name: value} of options asks for: those of --visualize, of a class, or none.
+    """Return the defaults that {name: value} of options asks for: of --visualize, of a concept, of a class, or none.
 
-    A preset is a whole look, into which no defaults for classes mix.
+    A preset is a whole look, into which no defaults for concepts and classes mix.
     """
     if options.get("visualize"):
         return VISUALIZE_DEFAULTS
-    return CLASS_DEFAULTS if options.get("classes") and not options.get("preset") else {}
+    if options.get("preset"):
+        return {}
+    return CONCEPT_DEFAULTS if options.get("concepts") else CLASS_DEFAULTS if options.get("classes") else {}
+
+
+def check_concepts(args):
+    """Raise UsageError where an option does not go with concepts, or not without."""
+    if args.concepts and args.guide:
+        raise UsageError("--concept has no use for --guide: take the one or the other")
+    if args.background and not args.concepts:
+        raise UsageError("--background is what a concept stands out against: it needs --concept")
 
 
 def given_options(parser, words):
@@ -225,5 +260,6 @@ def parse_over(parser, words, *layers):
 
 
 def describe_defaults(defaults):
-    """Return the sentence's end of --help about defaults {name: number}: "--steps 20, --lapnorm 4"."""
-    return ", ".join(f"{SWITCHES[name]} {value:g}" for name, value in defaults.items())
+    """Return the sentence's end of --help about defaults {name: value}: "--steps 20, --decorrelate"."""
+    words = (SWITCHES[name] + ("" if value is True else f" {value:g}") for name, value in defaults.items())
+    return ", ".join(words)

@@ -2,7 +2,8 @@
 
 A recipe is a dict: program, version, model, weights (the file's name), weights_sha256, picture (the input's name), and
 options, {name: value} of every option that decides about the image, given or not: a default that changes later does
-not change what --like repeats.
+not change what --like repeats. Where concepts are dreamed of, `concepts` holds them, each with its path, so that --like
+needs no folder.
 """
 
 import json
@@ -13,15 +14,23 @@ from dataset.cli import UsageError, UserError
 from dataset.images import TEXT_KEY, read_text, text_options
 
 from .. import __version__
-from .options import DEFAULTS, OPTIONS, SWITCHES, dependent_defaults, given_options, recipe_parser
+from .concepts import from_json, to_json
+from .options import CONCEPT_DEFAULTS, DEFAULTS, OPTIONS, SWITCHES, dependent_defaults, given_options, recipe_parser
 
 MAX_LENGTH = 1 << 16  # characters
+MAX_CONCEPTS = 40_000  # characters: a JPEG has room for 65,000 in all
 
 # --- Writing ---
 
 
-def make_recipe(net, source, options):
-    """Return the recipe of what is made of the file called `source` with the network and `options`, {name: value}."""
+def make_recipe(net, source, options, targets=()):
+    """Return the recipe of what is made of the file called `source` with the network and `options`, {name: value}.
+
+    targets: what is dreamed of. If there are too many concepts for a recipe, --like will need their folders.
+    """
+    concepts = [target.concept for target in targets if target.concept]
+    told = [{"path": concept.path, **to_json(concept)} for concept in concepts]
+    told = {"concepts": told} if told and len(json.dumps(told)) < MAX_CONCEPTS else {}
     return {
         "version": __version__,
         "model": net.metadata["model"],
@@ -29,6 +38,7 @@ def make_recipe(net, source, options):
         "weights_sha256": net.weights_sha256,
         "picture": source,
         "options": options,
+        **told,
     }
 
 
@@ -64,14 +74,26 @@ def read_recipe(path):
     return recipe
 
 
-def repeated_options(options):
+def repeated_options(options, to_concept=False):
     """Return what --like takes of a recipe's options {name: value}: all that would not be the same without it.
 
-    Raises UsageError for a value that no command line would give.
+    to_concept: whether a concept takes the place of what was dreamed of, without its defaults. Raises UsageError for a
+    value that no command line would give.
     """
     told = given_options(recipe_parser(), recipe_arguments(options))
     unset = [name for name in dependent_defaults(options) if DEFAULTS[name] is None and options.get(name, 0) is None]
-    return told | dict.fromkeys(unset)
+    defaults = {name: options[name] for name in CONCEPT_DEFAULTS if to_concept and name in options}
+    return defaults | told | dict.fromkeys(unset)
+
+
+def remembered_concepts(recipe):
+    """Return {path: [Concept, ...]} of a recipe. UserError where they cannot be read."""
+    found = {}
+    told = recipe.get("concepts", [])
+    for data in told if isinstance(told, list) else [told]:
+        path = str(data.get("path")) if isinstance(data, dict) else ""
+        found.setdefault(path, []).append(from_json(data))
+    return found
 
 
 def recipe_arguments(options):

@@ -1,13 +1,18 @@
 """Surveys: a sheet of small dreams of one image, each with the command that makes it (dream.py --survey)."""
 
+import argparse
+
 import models
 
 from dataset.cli import UserError, log, progress
 from dataset.images import resize_to, write_image
 from dataset.plots import contact_sheets
 
+from .background import find_backgrounds
+from .concepts import default_layer
 from .options import override
 from .recipes import command, recipe_arguments
+from .targets import chosen_targets
 
 SURVEY_SIZE = 256  # pixels, the longest side of an image that is surveyed
 
@@ -21,15 +26,17 @@ def survey(dream, net, args, options, image, path, output):
     image, _ = resize_to(image, max_size=SURVEY_SIZE)
     done = []
     try:
-        for label, choice in progress(quiet=args.quiet, iterable=survey_cells(net, args.survey), unit="dream"):
+        cells = concept_cells(net, args) if args.concepts else survey_cells(net, args.survey)
+        for label, choice in progress(quiet=args.quiet, iterable=cells, unit="dream"):
             other = models.load(choice["model"]) if choice.get("model") else net
+            chosen = argparse.Namespace(**override(vars(args), choice))
             try:
-                targets = {"layers": choice.get("layers"), "classes": None}
+                targets = {"layers": chosen_targets(other, chosen), "classes": None, "concepts": None}
                 done.append((label, dream(other, image, **options | targets)))
             except UserError as error:
                 log(f"{label}: {error}", args.quiet)
                 continue
-            words = recipe_arguments(override(vars(args), choice))
+            words = recipe_arguments(vars(chosen))
             print(command("dream.py", [path] if path else [], words), flush=True)
     finally:  # of an interrupted survey, too
         for page, sheet in enumerate(contact_sheets(done), 1):
@@ -47,6 +54,14 @@ def survey_cells(net, what):
         return [(name, {"layers": [name]}) for name in stages]
     layer = net.resolve(what)
     return [(f"{layer}:{c}", {"layers": [f"{layer}:{c}"]}) for c in range(net.layer_info[layer][0])]
+
+
+def concept_cells(net, args):
+    """Return [(label, options)] of a survey of concepts: at every layer with a background, or of all "models" here."""
+    if args.survey == "models":
+        return [(name, choice | {"concepts": args.concepts}) for name, choice in survey_cells(net, "models")]
+    layers = list(find_backgrounds(net, net.layers, args.background, args.quiet)) or [default_layer(net)]
+    return [(layer, {"layers": [layer], "concepts": args.concepts}) for layer in layers]
 
 
 def is_part(name, layers):

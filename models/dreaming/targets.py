@@ -46,6 +46,17 @@ def parse_targets(net, layers=None, classes=None, concepts=None):
     return [parse_target(net, text) for text in layers] + targets
 
 
+def chosen_targets(net, args, remembered=None):
+    """Return the targets of parsed options. What folders show is found out here, which takes seconds the first time.
+
+    remembered: {path: [Concept, ...]} of the recipe that the options are from.
+    """
+    found = None
+    if args.concepts:
+        found = parse_concepts(net, args.concepts, args.layers, args.background, args.quiet, remembered)
+    return parse_targets(net, args.layers, args.classes, found)
+
+
 def parse_target(net, text):
     """Parse LAYER[:CHANNELS][=WEIGHT]: inception4c, inception4c:13,27 or inception3b=0.3. A Target stays what it is."""
     if isinstance(text, Target):
