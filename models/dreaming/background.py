@@ -6,8 +6,7 @@ numbers over many photographs, and their covariance as 64 principal axes and a d
     LAYER.mean, LAYER.factor, LAYER.rest    C, C x 64, C numbers: covariance = factor factor^T + diag(rest)
     pictures                                how many photographs
     digest                                  of the features (models/fingerprint.py): whose background it is
-    source                                  of a user's: which photographs; of published weights that could not be
-                                            digested: the first digits of the SHA-256 of the file they come in
+    source                                  of a user's: which photographs
 """
 
 from dataclasses import dataclass
@@ -84,12 +83,7 @@ def kept_path(net):
 def read_background(net, path):
     """Return {layer: Background} of a file, {} where it is another network's. UserError for a broken file."""
     arrays = dict(npy_entries(path))
-    if told(arrays, "digest"):
-        fits = told(arrays, "digest") == feature_digest(net)
-    else:
-        source = told(arrays, "source")
-        fits = bool(source) and (net.metadata["source_sha256"] or "").startswith(source)
-    return parse_background(net, path, arrays) if fits else {}
+    return parse_background(net, path, arrays) if told(arrays, "digest") == feature_digest(net) else {}
 
 
 def told(arrays, name):
