@@ -13,10 +13,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import models
+from models.dreaming.concepts import direction_digest, parse_concepts
 from models.dreaming.octaves import octave_sizes
-from models.dreaming.options import CLASS_DEFAULTS, add_dream_options, add_size_options, describe_defaults, settings
+from models.dreaming.options import (
+    CLASS_DEFAULTS,
+    CONCEPT_DEFAULTS,
+    add_dream_options,
+    add_size_options,
+    check_concepts,
+    describe_defaults,
+    settings,
+)
 from models.dreaming.recipes import make_recipe, to_text
-from models.dreaming.targets import parse_targets
+from models.dreaming.targets import chosen_targets, parse_targets
 from models.dreaming.tiles import tile_size
 
 import numpy as np
@@ -33,8 +42,9 @@ from dream import deepdream
 
 ZOOM_DEFAULTS = {"octaves": 2, "steps": 4}  # a zoom dreams on the same frame again and again
 VIDEO_DEFAULTS = {"octaves": 4, "steps": 10}
-# dream.py's defaults for a class, but for the steps, of which each frame of a video has few
+# dream.py's defaults for a class and a concept, but for the steps, of which each frame of a video has few
 FRAME_CLASS_DEFAULTS = {name: value for name, value in CLASS_DEFAULTS.items() if name != "steps"}
+FRAME_CONCEPT_DEFAULTS = {name: value for name, value in CONCEPT_DEFAULTS.items() if name != "steps"}
 NOT_IN_KEY = {"output", "quality", "fps", "preview", "restart", "quiet"}  # options that the frames do not depend on
 
 # --- The endless zoom ---
@@ -49,7 +59,7 @@ def zoom_frames(net, image, plan, options, hold, start=0, state=None):
     state = state or {}
     for n in range(start, len(plan)):
         view = transform_view(state["frame"], plan[n - 1]) if n else image
-        dreamed = dream_frame(net, view, options | {"layers": plan[n].layers}, n)
+        dreamed = dream_frame(net, view, options | {"layers": plan[n].layers, "concepts": plan[n].concepts}, n)
         if hold and n:
             dreamed = restore_detail(dreamed, view, state["detail"])
             dreamed = np.clip(match_statistics(dreamed, state["mean"], state["std"]), 0, 255)
@@ -203,7 +213,8 @@ def build_parser():
     parser = Parser(
         prog="dream_video.py",
         description="The endless zoom into a picture, or dreams over a film.",
-        epilog=f"With --class, unless given: {describe_defaults(FRAME_CLASS_DEFAULTS)}.",
+        epilog=f"Unless given, with --class: {describe_defaults(FRAME_CLASS_DEFAULTS)}; with --concept: "
+        f"{describe_defaults(FRAME_CONCEPT_DEFAULTS)}.",
     )
     add = parser.add_argument
     add("source", type=Path, metavar="SOURCE", help="a picture to zoom into, or a film")
@@ -244,7 +255,7 @@ def add_zoom_options(parser):
         "--schedule",
         type=Path,
         metavar="FILE",
-        help="change layers, zoom, rotate, pan and center over time, smoothly: JSON such as "
+        help="change layers, concepts, zoom, rotate, pan and center over time, smoothly: JSON such as "
         '[{"frame": 0, "zoom": 1.05}, {"frame": 60, "zoom": 1.01, "rotate": 1, "layers": ["inception3b"]}]',
     )
     add(
@@ -282,8 +293,8 @@ def parse_arguments(arguments=None):
     args = parser.parse_args(arguments)
     if is_video(args.source):
         parser.set_defaults(**VIDEO_DEFAULTS)
-    if args.classes:
-        parser.set_defaults(**FRAME_CLASS_DEFAULTS)
+    if args.concepts or args.classes:
+        parser.set_defaults(**FRAME_CONCEPT_DEFAULTS if args.concepts else FRAME_CLASS_DEFAULTS)
     args = parser.parse_args(arguments)
     args.film = is_video(args.source)
     args.output = args.output or Path(f"{args.source.stem}_dream.mp4")
@@ -311,25 +322,23 @@ def is_video(path):
 def main(arguments=None):
     args, defaults = parse_arguments(arguments)
     check_output(args)
+    check_concepts(args)
     options = settings(args)
     schedule = read_schedule(args.schedule) if args.schedule else []
     net = models.load(args.model, args.weights)
-    scheduled = [target for entry in schedule for target in entry.get("layers", [])]
-    if scheduled and not args.layers and not args.classes:
-        options["layers"] = [net.metadata["layer"]]  # the network's own, which has to be named to be blended
-    targets = parse_targets(net, [*(options["layers"] or []), *scheduled], args.classes)
+    targets, changing = schedule_targets(net, args, options, schedule)
     video = open_video(args) if args.film else None
     image = next(read_resized(video, args)) if video else load_image(args)
     sizes = octave_sizes(net, image.shape, targets, args.octaves, args.octave_scale)
     if len(sizes) < args.octaves:
         log(f"{len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
-    if not scheduled:  # the same for all frames
-        options |= {"layers": targets, "classes": None, "octaves": sizes}
+    if not changing:
+        options |= {"layers": targets, "classes": None, "concepts": None, "octaves": sizes}
     if not args.quiet:
         models.advise(net.path)
 
     folder = args.output.with_name(args.output.name + ".frames")
-    with resume_frames(folder, resume_key(args, net), args.restart, plain(defaults)) as (finished, state):
+    with resume_frames(folder, resume_key(args, net, targets), args.restart, plain(defaults)) as (finished, state):
         # the tiles, too, are those of the first frame, however much memory is free when this is resumed
         state.setdefault("tile", args.tile or tile_size(net, targets))
         options["tile"] = int(state["tile"])
@@ -338,7 +347,7 @@ def main(arguments=None):
         else:
             timing, total, frames = plan_zoom_frames(net, args, options, image, schedule, finished, state)
         try:
-            make_video(args, folder, frames, timing, finished, total, to_text(recipe_of(args, net)), video)
+            make_video(args, folder, frames, timing, finished, total, to_text(recipe_of(args, net, targets)), video)
         except (KeyboardInterrupt, SystemExit):
             log(f"finished frames are kept in {folder}: the same command continues", args.quiet)
             raise
@@ -347,6 +356,34 @@ def main(arguments=None):
             raise UserError(f"{reason}: finished frames are kept in {folder}; the same command continues") from None
         shutil.rmtree(folder)
     print(args.output)
+
+
+def schedule_targets(net, args, options, schedule):
+    """Return (the targets of all frames, whether the schedule changes them); what folders show is found out here.
+
+    options: deepdream's, in which the targets of the first frame are put; in the schedule, concepts take the place of
+    their paths.
+    """
+    concepts = [path for entry in schedule for path in entry.get("concepts", [])]
+    layers = [target for entry in schedule for target in entry.get("layers", [])]
+    if not concepts and not layers:
+        return chosen_targets(net, args), False
+    if not concepts and not args.concepts:
+        if not args.layers and not args.classes:
+            options["layers"] = [net.metadata["layer"]]  # the network's own, which has to be named to be blended
+        return parse_targets(net, [*(options["layers"] or []), *layers], args.classes), True
+    if layers:
+        raise UsageError(f"{args.schedule}: layers do not go with concepts; --layers says where those are looked for")
+
+    def found(paths):
+        return parse_concepts(net, paths, args.layers, args.background, args.quiet)
+
+    for entry in schedule:
+        if "concepts" in entry:
+            entry["concepts"] = found(entry["concepts"])
+    scheduled = [entry["concepts"] for entry in schedule if "concepts" in entry]
+    options |= {"layers": None, "concepts": found(args.concepts) if args.concepts else scheduled[0]}
+    return parse_targets(net, None, args.classes, [*options["concepts"], *sum(scheduled, [])]), True
 
 
 def plan_video(net, args, options, video, finished, state):
@@ -361,7 +398,9 @@ def plan_zoom_frames(net, args, options, image, schedule, finished, state):
     """Return (timing, number of frames, the states of the frames from number `finished` on) of a zoom."""
     timing = constant_rate(args.frames, args.fps)
     total = args.frames + (overlap(args.frames) if args.loop else 0)
-    first = Step(options["layers"] or [], args.zoom, args.rotate, tuple(args.pan), tuple(args.center))
+    first = Step(
+        options["layers"] or [], options["concepts"] or [], args.zoom, args.rotate, tuple(args.pan), tuple(args.center)
+    )
     plan = plan_zoom(first, total, schedule)
     return timing, total, zoom_frames(net, image, plan, options, args.drift == "hold", finished, state)
 
@@ -390,18 +429,20 @@ def load_image(args):
     return resize_to(read_image(args.source), None, args.width, args.max_size)[0]
 
 
-def resume_key(args, net):
+def resume_key(args, net, targets):
     """Return {option: value} of all that the frames depend on; files by their SHA-256."""
     options = {name: value for name, value in vars(args).items() if name not in NOT_IN_KEY} | {"weights": net.path}
     if isinstance(args.decorrelate, str):
         options["decorrelate"] = Path(args.decorrelate)
+    if concepts := [target.concept for target in targets if target.concept]:
+        options["directions"] = [direction_digest(concept) for concept in concepts]
     return plain({name: sha256(value) if isinstance(value, Path) else value for name, value in options.items()})
 
 
-def recipe_of(args, net):
+def recipe_of(args, net, targets):
     """Return what the video's metadata tells of how it was made; see models/dreaming/recipes.py."""
     options = {name: value for name, value in vars(args).items() if name not in NOT_IN_KEY - {"fps"}}
-    return make_recipe(net, args.source.name, plain(options))
+    return make_recipe(net, args.source.name, plain(options), targets)
 
 
 def plain(options):

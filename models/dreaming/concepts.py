@@ -10,6 +10,7 @@ recipe of a dream holds its concepts in the same words.
 """
 
 import base64
+import hashlib
 import json
 import math
 import os
@@ -218,6 +219,11 @@ def checked_concept(fields, direction):
 def saved_fields(concept):
     """Return what JSON holds of a concept: all but the direction, and the weight, which is the objective's."""
     return {key: value for key, value in asdict(concept).items() if key in TYPES}
+
+
+def direction_digest(concept):
+    """Return a short text that tells whether a concept is the same as another."""
+    return hashlib.sha256(concept.direction.tobytes() + repr((concept.layer, concept.offset)).encode()).hexdigest()[:16]
 
 
 def write_concept(path, concept):

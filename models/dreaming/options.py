@@ -113,7 +113,7 @@ def add_target_options(parser):
         "--layers then names the layers where that is looked for",
     )
     photographs = "some hundred ordinary photographs, for weights without a background of their own"
-    add("--background", type=Path, metavar="FOLDER", help=photographs)
+    add("--background", metavar="FOLDER", help=photographs)
     add("--guide", type=Path, metavar="PICTURE", help="dream of the features of this picture")
     add("--invert", action=argparse.BooleanOptionalAction, default=False, help="take away instead: descend")
 

@@ -347,11 +347,11 @@ def test_files_that_are_no_concepts(own, tmp_path):
 
 def test_what_a_recipe_remembers_stands_for_the_path(own, tmp_path):
     concept = concept_at(own)
-    (found,) = concepts.parse_concepts(own, "gone/slugs=0.5", remembered=[("gone/slugs", [concept])])
+    (found,) = concepts.parse_concepts(own, "gone/slugs=0.5", remembered={"gone/slugs": [concept]})
     assert found.weight == 0.5 and found.direction is concept.direction
     for changed, layers in ((concept, ["conv3"]), (replace(concept, weights="0"), None)):
         with pytest.raises(UserError, match="no such file"):
-            concepts.parse_concepts(own, "gone/slugs", layers, remembered=[("gone/slugs", [changed])])
+            concepts.parse_concepts(own, "gone/slugs", layers, remembered={"gone/slugs": [changed]})
 
 
 def test_targets_of_concepts(own):
