@@ -1,4 +1,4 @@
-"""DeepDream on pictures: the algorithm of 2015 on MLX, and its command line.
+"""DeepDream on images: the algorithm of 2015 on MLX, and its command line.
 
 python dream.py assets/sample.jpg
 python dream.py photo.jpg --layers inception3b inception4c:13,27=0.5 --octaves 5 -o dream.png
@@ -7,101 +7,111 @@ From Python:
 
     import models
     from dream import deepdream
-    picture = deepdream(models.load("googlenet"), image, layers=["inception4c"])
+    dreamed = deepdream(models.load("googlenet"), image, layers=["inception4c"])
 """
 
-import argparse
-import contextlib
 import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import models
-from models.dreaming.gradients import IMAGENET_COLORS, gradient_transform
+from models.dreaming.concepts import Concept, write_concept
+from models.dreaming.gradients import color_matrix, gradient_transform
 from models.dreaming.objectives import Guide, objective_function
+from models.dreaming.octaves import octave_sizes
+from models.dreaming.options import (
+    CLASS_DEFAULTS,
+    CONCEPT_DEFAULTS,
+    SWITCHES,
+    add_dream_options,
+    add_image_options,
+    check_concepts,
+    describe_defaults,
+    given_options,
+    parse_over,
+    settings,
+)
 from models.dreaming.presets import PRESETS, preset
-from models.dreaming.recipes import command, given_options, layered, read_recipe, save_options, to_arguments
-from models.dreaming.targets import linear, parse_targets
+from models.dreaming.recipes import (
+    make_recipe,
+    print_recipe,
+    read_recipe,
+    recipe_options,
+    remembered_concepts,
+    repeated_options,
+    save_options,
+)
+from models.dreaming.surveys import survey
+from models.dreaming.targets import Target, chosen_targets, linear, parse_targets
 from models.dreaming.tiles import in_tiles, tile_size
+from models.dreaming.timelapse import timelapse
 from models.dreaming.visualize import visualize
 from models.kernels.relu import redirected_relus
+from models.network import Network
 
 import mlx.core as mx
 import numpy as np
 
-from dataset.cli import (
-    Parser,
-    UsageError,
-    UserError,
-    log,
-    number,
-    picture_size,
-    print_error,
-    progress,
-    run,
-    whole_number,
-)
-from dataset.color import LUMA, load_matrix
+from dataset.cli import Parser, UsageError, UserError, log, print_error, progress, run, whole_number
+from dataset.color import LUMA
 from dataset.folder import expand
-from dataset.images import (
-    check_writable,
-    read_image,
-    read_image_and_alpha,
-    resize_image,
-    write_animation,
-    write_image,
-)
-from dataset.plots import contact_sheets
+from dataset.images import check_writable, read_image_and_alpha, resize_image, resize_linear, resize_to, write_image
 
 # --- The algorithm ---
 
 
 def deepdream(
-    net,
-    image,
-    layers=None,
-    octaves=4,
-    octave_scale=1.4,
-    steps=10,
-    step_size=1.5,
-    jitter=32,
-    seed=0,
-    guide=None,
-    tile=None,
-    classes=None,
-    lapnorm=0,
-    smooth=0,
-    decorrelate=None,
-    mask=None,
-    strength=1.0,
-    keep_color=False,
-    invert=False,
-    callback=None,
-    watch=None,
-):
+    net: Network,
+    image: np.ndarray,
+    layers: Sequence[str | Target] | str | None = None,
+    octaves: int | Sequence[tuple[int, int]] = 4,
+    octave_scale: float = 1.4,
+    steps: int = 10,
+    step_size: float = 1.5,
+    jitter: int = 32,
+    seed: int = 0,
+    guide: np.ndarray | Guide | None = None,
+    tile: int | None = None,
+    classes: Sequence[str | int] | str | int | None = None,
+    concepts: Sequence[str | Path | Concept] | str | Path | Concept | None = None,
+    lapnorm: int = 0,
+    smooth: float = 0,
+    decorrelate: bool | np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+    strength: float = 1.0,
+    keep_color: bool = False,
+    invert: bool = False,
+    callback: Callable[[Callable[[], np.ndarray]], None] | None = None,
+) -> np.ndarray:
     """Dream on an image; returns the dreamed image, H x W x 3 float32, 0..255, like the image given.
 
     net: from models.load(). layers: targets, each LAYER[:CHANNELS][=WEIGHT]; classes: each NAME|INDEX[=WEIGHT], whose
-    logits are climbed, with CLASS_DEFAULTS below for settings that suit them (neither: the network's own layer).
-    octaves, octave_scale: the image is dreamed on at `octaves` sizes, each `octave_scale` times the one before.
+    logits are climbed, with options.CLASS_DEFAULTS for settings that suit them (neither: the network's own layer).
+    concepts: what to dream of, each a folder of images, PATH[=WEIGHT], or a Concept; layers are then those at which it
+    is looked for. options.CONCEPT_DEFAULTS suit them.
+    octaves, octave_scale: the image is dreamed on at `octaves` sizes, each `octave_scale` times the one before; or
+    octaves are the sizes themselves, of octave_sizes().
     steps: gradient steps an octave. step_size: how far a step moves a pixel on average, in grey levels of 255.
     jitter: the largest shift of the image before a step, in pixels. seed: of the shifts.
     guide: another image, whose features are dreamed instead of the image's own; or a Guide, which knows them for the
     next call, too.
     tile: side of the tiles in which the gradient of a large image is computed, in pixels (None: by the memory at hand).
-    lapnorm (levels), smooth (sigma, pixels), decorrelate (True, or a matrix of calc_cm.py): see models/gradients.py.
+    lapnorm (levels), smooth (sigma, pixels), decorrelate (True, or a matrix of calc_cm.py): see
+    models/dreaming/gradients.py.
     mask: H x W of any size, 0..255; the image changes where it is white, and by half where it is grey.
     strength: of the dream in the result, 0..1. keep_color: take its brightness alone. invert: descend.
-    callback: called without arguments after each step. watch: called after each step with a function that returns
-    the whole picture as it stands.
+    callback: called after each step with a function that returns the whole image as it stands.
 
     Raises UsageError for a wrong target, UserError where the image is too small for it.
     Source: google/deepdream, dream.ipynb (2015).
     """
-    targets = parse_targets(net, layers, classes)
-    sizes = octave_sizes(net, image.shape, targets, octaves, octave_scale)
+    targets = parse_targets(net, layers, classes, concepts)
+    sizes = octaves
+    if not isinstance(octaves, (list, tuple)):
+        sizes = octave_sizes(net, image.shape, targets, octaves, octave_scale)
     rng = np.random.default_rng(seed)
     gradient = in_tiles(gradient_function(net, targets, guide), tile or tile_size(net, targets), rng)
-    shape = gradient_transform(lapnorm, smooth, color_matrix(net, decorrelate))
+    transform = gradient_transform(lapnorm, smooth, color_matrix(net, decorrelate))
     step = -step_size if invert else step_size
 
     bases = [np.asarray(image, np.float32)]
@@ -109,14 +119,11 @@ def deepdream(
         bases.append(resize_linear(bases[-1], size))
 
     def report(image, base):
-        if callback:
-            callback()
-        if watch:
-            watch(
-                lambda: blend(
-                    bases[0], bases[0] + resize_linear(np.array(image) - base, bases[0].shape), strength, keep_color
-                )
-            )
+        def current():
+            detail = resize_linear(np.array(image) - base, bases[0].shape)
+            return blend(bases[0], bases[0] + detail, strength, keep_color)
+
+        callback(current)
 
     detail = np.zeros_like(bases[-1])
     for base in reversed(bases):
@@ -125,17 +132,17 @@ def deepdream(
         where = None if mask is None else resize_image(mask, base.shape[:2])[..., None] / 255
         if where is not None:
             detail = detail * (where > 0)  # zooming spreads it over the edge
-        after = functools.partial(report, base=base)
-        dreamed = gradient_ascent(gradient, base + detail, steps, step, jitter, rng, after, shape, where)
+        after_step = functools.partial(report, base=base) if callback else None
+        dreamed = gradient_ascent(gradient, base + detail, steps, step, jitter, rng, after_step, transform, where)
         detail = dreamed - base
     return blend(bases[0], dreamed, strength, keep_color)
 
 
-def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=None, shape=None, mask=None):
-    """`steps` steps of gradient ascent on an image H x W x 3, each on a shifted copy, normalised by mean |gradient|.
+def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=None, transform=None, mask=None):
+    """Take `steps` steps of gradient ascent on an image H x W x 3, each on a shifted copy, by g / mean |g|.
 
-    gradient: of gradient_function(). callback: called with the image after each step. shape: of gradient_transform().
-    mask: H x W x 1, 0..1, times which the image moves.
+    gradient: of gradient_function(). callback: called with the image after each step. transform: of
+    gradient_transform(). mask: H x W x 1, 0..1, times which the image moves.
     """
     image = mx.array(image)
     mask = 1 if mask is None else mx.array(mask)
@@ -149,7 +156,7 @@ def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=Non
             blocked = not mx.any(g).item()
             g = gradient(shifted, redirected=True) if blocked else g
         g = mx.roll(g, [-s for s in shift], axis=(0, 1))
-        g = shape(g, i, steps) if shape else g
+        g = transform(g, i, steps) if transform else g
         image = mx.clip(image + step_size / mx.maximum(mx.abs(g).mean(), 1e-30) * g * mask, 0, 255)
         mx.async_eval(image)
         mx.eval(before)  # this step computes while the next one is laid out; MLX is lazy, and more would pile up
@@ -159,10 +166,10 @@ def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=Non
 
 
 def gradient_function(net, targets, guide=None):
-    """A function image (H x W x 3 mx.array) -> gradient of objective_function(): how to change it to see more of them.
+    """Return a function image (H x W x 3 mx.array) -> gradient of objective_function(), of the image's shape.
 
-    Called with redirected=True, blocked ReLUs pass the gradient of linear targets on: for targets that are dead all
-    over the image, which have no other.
+    Called with redirected=True, it is that of linear targets, which blocked ReLUs pass on: for targets that are dead
+    (zero) all over the image, which have no other.
     """
     if guide is not None and not isinstance(guide, Guide):
         guide = Guide(guide)
@@ -179,187 +186,89 @@ def gradient_function(net, targets, guide=None):
     return gradient
 
 
-def color_matrix(net, decorrelate):
-    """The matrix that `decorrelate` asks for: itself; for True that of the weights, or else ImageNet's; or None."""
-    if decorrelate is None or decorrelate is False:
-        return None
-    return (net.metadata.get("color_matrix") or IMAGENET_COLORS) if decorrelate is True else decorrelate
-
-
 def blend(image, dreamed, strength=1.0, keep_color=False):
-    """The dream at `strength` over the image; with the image's own colours (Cb and Cr of BT.601) if asked for."""
+    """Lay the dream over the image at `strength`, 0..1; keep_color: with the image's own Cb and Cr (BT.601)."""
     change = dreamed - image
     if keep_color:
         change = (change @ LUMA)[..., None]  # of brightness, in all three alike
     return np.clip(image + strength * change, 0, 255) if keep_color or strength < 1 else dreamed
 
 
-def resize_linear(image, size):
-    """Linear interpolation of H x W x C to the first two numbers of `size`, exactly as the notebook of 2015."""
-    from scipy import ndimage
-
-    if image.shape[:2] == tuple(size[:2]):
-        return image
-    return ndimage.zoom(image, (size[0] / image.shape[0], size[1] / image.shape[1], 1), order=1)
-
-
-def octave_sizes(net, shape, targets, octaves, octave_scale):
-    """[(height, width)] of the octaves that the network can take, from the image's own size down."""
-    sizes = [tuple(shape[:2])]
-    for _ in range(octaves - 1):
-        sizes.append(tuple(round(side / octave_scale) for side in sizes[-1]))
-    names = [target.layer for target in targets]
-    fitting = [size for size in sizes if min(size) > 0 and net.accepts_size(*size, names)]
-    if not fitting:
-        raise UserError(f"{shape[1]} x {shape[0]} pixels are too few for {', '.join(names)}: take a larger picture")
-    return fitting
-
-
 # --- The command line ---
 
 
-def add_dream_options(parser):
-    """The options that dream.py and dream_video.py share. settings() turns what was given into arguments."""
-    network = parser.add_argument_group("network")
-    add = network.add_argument
-    add("--model", choices=models.REGISTRY, metavar="NAME", help="see --list-models (default: what --weights holds, "
-        "else googlenet)")  # fmt: skip
-    add("--weights", metavar="FILE", type=Path, help="an .npz of convert.py or train_dream.py")
-
-    add = parser.add_argument_group("what to dream of").add_argument
-    add("--layers", nargs="+", metavar="TARGET", help="what to enhance: LAYER[:CHANNELS][=WEIGHT], such as "
-        "inception4c, inception4c:13,27 or inception3b=0.3; see --list-layers (default: what the "
-        "weights or the network name)")  # fmt: skip
-    add("--class", dest="classes", nargs="+", metavar="CLASS", help="a class of the network's, NAME|INDEX[=WEIGHT], "
-        "such as 'monarch'; see --list-classes")  # fmt: skip
-    add("--guide", type=Path, metavar="PICTURE", help="dream of what this picture shows")
-    add("--invert", action=argparse.BooleanOptionalAction, default=False, help="take away instead: descend")
-
-    add = parser.add_argument_group("how").add_argument
-    add("--octaves", type=whole_number(1), default=4, metavar="N", help="sizes to dream at")
-    add("--octave-scale", type=number(above=1), default=1.4, metavar="X", help="ratio of two sizes")
-    add("--steps", type=whole_number(1), default=10, metavar="N", help="gradient steps an octave")
-    add("--step-size", type=number(above=0), default=1.5, metavar="X", help="mean change of a pixel in a step, in "
-        "levels of 0..255")  # fmt: skip
-    add("--jitter", type=whole_number(0), default=32, metavar="N", help="largest random shift, pixels")
-    add("--tile", type=whole_number(64), metavar="N", help="compute large pictures in tiles of N x N pixels (default: "
-        "as the memory at hand allows)")  # fmt: skip
-    add("--seed", type=whole_number(0), default=0, metavar="N", help="of everything random")
-
-    add = parser.add_argument_group("shaping the gradient").add_argument
-    add("--lapnorm", type=whole_number(0), default=0, metavar="LEVELS", help="make coarse and fine shapes equally "
-        "strong, by a Laplacian pyramid of so many levels; 4 is usual (default: %(default)s, off)")  # fmt: skip
-    add("--smooth", type=number(least=0), default=0.0, metavar="SIGMA", help="blur it, by three "
-        "Gaussians around SIGMA pixels, wider at every step; 0.5 is usual (default: %(default)s, off)")  # fmt: skip
-    add("--decorrelate", nargs="?", const=True, metavar="FILE", help="change brightness more than colour, as pictures "
-        "do: by the weights' own colour matrix, else ImageNet's, or FILE of calc_cm.py")  # fmt: skip
-
-    add = parser.add_argument_group("where and how much").add_argument
-    add("--mask", type=Path, metavar="PICTURE", help="dream where it is white, keep where it is black")
-    add(
-        "--strength", type=number(least=0, most=1), default=1.0, metavar="X", help="of the dream over the picture, 0..1"
-    )
-    add("--keep-color", action=argparse.BooleanOptionalAction, default=False, help="the picture's colours, the "
-        "dream's brightness")  # fmt: skip
-
-
-DREAM_SETTINGS = (
-    *("layers", "classes", "octaves", "octave_scale", "steps", "step_size", "jitter", "seed", "tile"),
-    *("lapnorm", "smooth", "strength", "keep_color", "invert"),
-)
-
-
-def settings(args):
-    """The keyword arguments of deepdream() from parsed options. Files that they name are read here, once."""
-    options = {name: getattr(args, name) for name in DREAM_SETTINGS}
-    options["guide"] = Guide(read_image(args.guide)) if args.guide else None
-    options["mask"] = read_image(args.mask) @ LUMA if args.mask else None
-    options["decorrelate"] = load_matrix(args.decorrelate) if isinstance(args.decorrelate, str) else args.decorrelate
-    return options
-
-
 def build_parser():
-    of_class = ", ".join(f"{SWITCHES[name]} {value:g}" for name, value in CLASS_DEFAULTS.items())
-    parser = Parser(prog="dream.py", description="Dream on pictures, as DeepDream did in 2015, and beyond.",
-                    epilog=f"With --class, unless given or a --preset tells otherwise: {of_class}.")  # fmt: skip
+    parser = Parser(
+        prog="dream.py",
+        description="Dream on pictures, as DeepDream did in 2015, and beyond.",
+        epilog="Unless given or a --preset tells otherwise, with --class: "
+        f"{describe_defaults(CLASS_DEFAULTS)}; with --concept: {describe_defaults(CONCEPT_DEFAULTS)}.",
+    )
     add = parser.add_argument
     add("pictures", nargs="*", metavar="PICTURE", help="pictures, folders, patterns such as 'photos/*.jpg'")
-    add("-o", "--output", type=Path, metavar="OUT", help="a .png, .jpg or .webp file, or a folder for several "
-        "pictures (default: <name>_dream.png in the current folder)")  # fmt: skip
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="OUT",
+        help="a .png, .jpg or .webp file, or a folder for several pictures (default: <name>_dream.png in the current "
+        "folder)",
+    )
     add("--quiet", action="store_true", help="no progress bar, no notes")
-
-    add = parser.add_argument_group("the picture").add_argument
-    add("--width", type=whole_number(1), metavar="N", help="resize to this width first, pixels")
-    add("--max-size", type=whole_number(1), metavar="N", help="shrink to this longest side first, pixels")
-    add("--noise", type=picture_size, metavar="WIDTHxHEIGHT", help="start from noise instead of a picture")
-    add("--visualize", action="store_true", help="from noise, show what a class or channel looks like to the network: "
-        "feature visualisation in decorrelated colours and frequencies (--noise 224x224 and --steps 200, "
-        "unless given)")  # fmt: skip
-
+    add_image_options(parser)
     add_dream_options(parser)
-
-    add = parser.add_argument_group("looks and recipes").add_argument
-    add("--preset", metavar="NAME", help="a look by its name, see --list-presets; other options override it")
-    add("--like", type=Path, metavar="PICTURE", help="as that dream was made; other options override it")
-    add("--recipe", type=Path, metavar="PICTURE", help="print the command that made a dream, and end")
-    add("--survey", nargs="?", const="stages", metavar="WHAT", help="a sheet of small dreams of the picture instead: "
-        "of every stage, of every channel of a LAYER, or of all 'models' here (default without WHAT: stages); "
-        "prints the command of each")  # fmt: skip
-
-    add = parser.add_argument_group("many and growing").add_argument
-    add("--resume", action="store_true", help="leave out pictures whose dream is there")
-    add("--save-every", type=whole_number(1), metavar="N", help="keep the picture every N steps")
-    add("--growth", choices=("pictures", "gif", "webp"), default="pictures", metavar="HOW", help="what --save-every "
-        "makes: pictures in <dream>.frames/, or one animated gif or webp beside the dream")  # fmt: skip
-
+    add_recipe_options(parser)
+    add_batch_options(parser)
     add = parser.add_argument_group("lists").add_argument
     for what in ("models", "layers", "classes", "presets"):
         add(f"--list-{what}", action="store_true", help=f"list the {what} there are, and end")
     return parser
 
 
-RECIPE = (
-    "model",
-    "weights",
-    "guide",
-    "mask",
-    "decorrelate",
-    "width",
-    "max_size",
-    "noise",
-    "visualize",
-    *DREAM_SETTINGS,
-)
-SWITCHES = {name: "--" + {"classes": "class"}.get(name, name).replace("_", "-") for name in RECIPE}
-EXCLUSIVE = (
-    ("layers", "classes"),
-    ("width", "max_size"),
-)  # whoever gives one means to do without the other's old value
+def add_recipe_options(parser):
+    add = parser.add_argument_group("looks and recipes").add_argument
+    add("--preset", metavar="NAME", help="a look by its name, see --list-presets; other options override it")
+    add("--like", type=Path, metavar="PICTURE", help="as that dream was made; other options override it")
+    add("--recipe", type=Path, metavar="PICTURE", help="print the command that made a dream, and end")
+    add("--save-concept", type=Path, metavar="FILE", help="keep what --concept found in an .npz, for --concept FILE")
+    add(
+        "--survey",
+        nargs="?",
+        const="stages",
+        metavar="WHAT",
+        help="a sheet of small dreams of the picture instead: of every stage, of every channel of a LAYER, or of all "
+        "'models' here (default without WHAT: stages); prints the command of each",
+    )
 
 
-VISUALIZE_DEFAULTS = {"noise": "224x224", "steps": 200}  # defaults under --visualize
-# Defaults for a class. With those of 2015 a class leaves a few spots of its colours; these, chosen by looking at
-# pictures, are the least that makes bodies of them: more way to go, and coarse shapes as strong as fine ones.
-CLASS_DEFAULTS = {"steps": 20, "step_size": 2.0, "lapnorm": 4, "smooth": 0.5}
+def add_batch_options(parser):
+    add = parser.add_argument_group("many and growing").add_argument
+    add("--resume", action="store_true", help="leave out pictures whose dream is there")
+    add("--save-every", type=whole_number(1), metavar="N", help="keep the picture every N steps")
+    add(
+        "--growth",
+        choices=("pictures", "gif", "webp"),
+        default="pictures",
+        metavar="HOW",
+        help="what --save-every makes: pictures in <dream>.frames/, or one animated gif or webp beside the dream",
+    )
 
 
 def main(arguments=None):
     parser = build_parser()
     given = given_options(parser, arguments)
-    args = with_defaults(parser, given)
+    args = parser.parse_args(arguments)
     if args.recipe:
-        return print_recipe(args.recipe, parser)
+        return print_recipe(args.recipe)
     if args.list_models:
         return list_models()
     if args.list_presets:
         return list_presets()
-    repeated = {}
-    if args.like:
-        like = read_recipe(args.like)
-        repeated = given_options(parser, recipe_arguments(parser, like["options"]))
-        if args.pictures:  # to be treated like a dream that may have come from noise
-            repeated = {name: value for name, value in repeated.items() if name not in ("noise", "visualize")}
-        args = with_defaults(parser, repeated, given)
+    like = read_recipe(args.like) if args.like else None
+    repeated = repeated_options(like["options"], "concepts" in given) if like else {}
+    if args.pictures:  # to be treated like a dream that may have come from noise
+        repeated = {name: value for name, value in repeated.items() if name not in ("noise", "visualize")}
+    args = parse_over(parser, arguments, repeated)
     check_use(args, given)
     inputs = find_inputs(args)
     outputs = output_paths(inputs, args.output, "survey" if args.survey else "dream")
@@ -370,57 +279,54 @@ def main(arguments=None):
         return list_classes(net)
     if args.preset:
         look = preset(args.preset, "starter" if net.path == models.STARTER else net.metadata["model"])
-        args = with_defaults(parser, repeated, look, given)
-    if args.like and like.get("weights_sha256") != net.weights_sha256:
+        args = parse_over(parser, arguments, repeated, look)
+    if like and like.get("weights_sha256") != net.weights_sha256:
         log(f"note: {args.like} was made with other weights, {like.get('weights')}", args.quiet)
-    todo = survey if args.survey else dream_on
-    return run_all(inputs, outputs, args, functools.partial(todo, net, args, settings(args)))
-
-
-def with_defaults(parser, *layers):
-    """Options from {name: value} dicts, each overriding those before, and the defaults of what they do not tell.
-
-    A preset is a whole look, into which no defaults for classes mix.
-    """
-    plain = vars(parser.parse_args([]))
-    told = layered(EXCLUSIVE, plain, *layers)
-    of_class = CLASS_DEFAULTS if told.classes and not told.preset else {}
-    return layered(EXCLUSIVE, plain, VISUALIZE_DEFAULTS if told.visualize else of_class, *layers)
-
-
-def recipe_arguments(parser, options):
-    """A recipe's options {name: value} as a command line's words, without what are defaults anyway."""
-    of_what = {name: options[name] for name in ("classes", "visualize") if options.get(name)}
-    return to_arguments(options, vars(with_defaults(parser, of_what)) | dict.fromkeys(of_what), SWITCHES)
+    options = settings(args)
+    if not args.survey:
+        remembered = remembered_concepts(like) if like and "concepts" not in given else None
+        options |= {"layers": chosen_targets(net, args, remembered), "classes": None, "concepts": None}
+        if args.save_concept:
+            save_concept(args.save_concept, options["layers"])
+    todo = survey_image if args.survey else dream_on
+    return run_all(inputs, outputs, args, functools.partial(todo, net, args, options))
 
 
 def check_use(args, given):
-    """UsageError where an option was given that would have no effect."""
-    alone = {"model", "weights", "layers", "classes", "seed", "steps", "noise", "visualize"}
+    """Raise UsageError where an option was given that would have no effect."""
+    alone = {"model", "weights", "layers", "classes", "concepts", "background", "seed", "steps", "noise", "visualize"}
     useless = {
         "--visualize": [name for name in ("survey", "preset", *SWITCHES) if args.visualize and name not in alone],
         "--noise": [name for name in ("width", "max_size") if args.noise],
         "--survey models": [name for name in ("layers", "classes") if args.survey == "models"],
-        "--survey": [name for name in ("classes", "save_every", "growth") if args.survey],
+        "--survey": [name for name in ("classes", "save_every", "growth", "save_concept") if args.survey],
+        f"--survey {args.survey}": ["concepts"] if args.survey not in (None, "stages", "models") else [],
     }
     for option, names in useless.items():
         for name in names:
             if name in given:
                 raise UsageError(f"{option} has no use for {SWITCHES.get(name, '--' + name.replace('_', '-'))}")
+    check_concepts(args)
+    if args.save_concept and not (args.concepts and args.save_concept.suffix == ".npz"):
+        raise UsageError("--save-concept FILE.npz saves what --concept finds: it needs that, and a name in .npz")
     if "growth" in given and not args.save_every:
         raise UsageError("--growth needs --save-every")
-    if args.visualize and not (args.layers or args.classes):
-        raise UsageError("--visualize: say of what, with --class or --layers LAYER:CHANNEL")
+    if args.visualize and not (args.layers or args.classes or args.concepts):
+        raise UsageError("--visualize: say of what, with --class, --concept or --layers LAYER:CHANNEL")
 
 
 def find_inputs(args):
-    """[(path, place)] of the pictures; for noise, one whose path is None. UsageError where there is nothing to do."""
+    """Return [(path, place)] of the images: where they are, and their names for output_paths(); (None, ...) is noise.
+
+    Raises UsageError where there is nothing to do.
+    """
     if args.noise:
         if args.pictures:
             raise UsageError("--noise and --visualize start from nothing: give no picture")
         return [(None, Path("noise"))]
-    if not (args.pictures or args.list_layers or args.list_classes):
-        greedy = {"--layers": args.layers, "--class": args.classes, "--survey": [args.survey]}
+    if not (args.pictures or args.list_layers or args.list_classes or args.save_concept):
+        greedy = {"--layers": args.layers, "--class": args.classes, "--concept": args.concepts}
+        greedy |= {"--survey": [args.survey]}
         greedy |= {"--decorrelate": [args.decorrelate] if isinstance(args.decorrelate, str) else []}
         words = [(word, option) for option, values in greedy.items() for word in values or [] if word]
         hint = [f": put {word} before {option}" for word, option in words if Path(word).suffix and Path(word).exists()]
@@ -434,7 +340,7 @@ def find_inputs(args):
 
 
 def output_paths(inputs, output, kind="dream"):
-    """Where each picture's dream goes. UsageError if that would be an input, or twice the same."""
+    """Return where each image's dream goes. Raises UsageError if that would be an input, or twice the same."""
     names = [place.with_name(f"{place.stem}_{kind}.png") for _, place in inputs]
     if output and (len(inputs) > 1 or output.is_dir() or not output.suffix):
         paths = [output / name for name in names]
@@ -451,9 +357,9 @@ def output_paths(inputs, output, kind="dream"):
 
 
 def run_all(inputs, outputs, args, todo):
-    """Call todo(path, output) for every picture, in spite of broken ones, which make the exit status 1.
+    """Call todo(path, output) for every image, in spite of broken ones, which make the exit status 1.
 
-    Under mlx.launch the pictures are shared out: the n-th process takes the n-th of every so many.
+    Under mlx.launch the images are shared out: process n of N takes every N-th, from the n-th on.
     """
     group = mx.distributed.init()
     jobs = list(zip(inputs, outputs, strict=True))[group.rank() :: group.size()]
@@ -474,148 +380,65 @@ def run_all(inputs, outputs, args, todo):
 
 
 def dream_on(net, args, options, path, output):
-    """Dream on one picture (None: on noise) and write the result, with its recipe in it."""
+    """Dream on one image (None: on noise) and write the result, with its recipe in it."""
     image, alpha = load_input(args, path)
-    targets = parse_targets(net, args.layers, args.classes)
-    sizes = (
-        [image.shape[:2]]
-        if args.visualize
-        else octave_sizes(net, image.shape, targets, args.octaves, args.octave_scale)
-    )
+    name = path.name if path else "noise"
+    if not args.visualize:
+        sizes = octave_sizes(net, image.shape, options["layers"], args.octaves, args.octave_scale)
+        if len(sizes) < args.octaves:
+            log(f"{path or 'noise'}: {len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
+        options = options | {"octaves": sizes}
     if not args.quiet:
         models.advise(net.path)
-    if len(sizes) < args.octaves and not args.visualize:
-        log(f"{path or 'noise'}: {len(sizes)} of {args.octaves} octaves; smaller ones are too small", args.quiet)
-    name = path.name if path else "noise"
+    total = args.steps * (1 if args.visualize else len(sizes))
     with (
-        progress(len(sizes) * args.steps, args.quiet, desc=name, unit="step") as bar,
-        timelapse(image, output, args.save_every, args.growth) as watch,
+        progress(total, args.quiet, desc=name, unit="step") as bar,
+        timelapse(image, output, args.save_every, args.growth) as keep,
     ):
+
+        def after_step(current):
+            bar.update()
+            keep(current)
+
         if args.visualize:
-            dreamed = visualize(
-                net, targets, *image.shape[:2], args.steps, seed=args.seed, callback=bar.update, watch=watch
-            )
+            height, width = image.shape[:2]
+            dreamed = visualize(net, options["layers"], height, width, args.steps, seed=args.seed, callback=after_step)
         else:
-            dreamed = deepdream(net, image, **options, callback=bar.update, watch=watch)
-    write_image(output, dreamed, alpha, **save_options(output, recipe_of(net, args, name)))
+            dreamed = deepdream(net, image, **options, callback=after_step)
+    recipe = make_recipe(net, name, recipe_options(net, args), options["layers"])
+    write_image(output, dreamed, alpha, **save_options(output, recipe))
     print(output, flush=True)
 
 
+def save_concept(path, targets):
+    """Write the one concept among targets to an .npz; UsageError where there are several."""
+    concepts = [target.concept for target in targets if target.concept]
+    if len(concepts) > 1:
+        raise UsageError(f"--save-concept saves one concept at one layer; these are {len(concepts)}")
+    write_concept(path, concepts[0])
+    print(path, flush=True)
+
+
+def survey_image(net, args, options, path, output):
+    """Write a sheet of small dreams of one image (None: of noise)."""
+    image, _ = load_input(args, path)
+    if not args.quiet:
+        models.advise(net.path)
+    survey(deepdream, net, args, options, image, path, output)
+
+
 def load_input(args, path):
-    """The picture, or noise, to start from, and the picture's alpha or None."""
+    """Read the image at `path`, or make noise for None, at the size asked for: (image, its alpha or None)."""
     if path is None:
         width, height = map(int, args.noise.split("x"))
         return noise(height, width, args.seed), None
-    return fit(*read_image_and_alpha(path), args.width, args.max_size)
+    return resize_to(*read_image_and_alpha(path), args.width, args.max_size)
 
 
 def noise(height, width, seed=0):
-    """Grey grains around a middle grey, float32 H x W x 3, 0..255."""
+    """Draw noise around a middle grey, float32 H x W x 3, 0..255."""
     levels = np.random.default_rng(seed).normal(117, 12, (height, width, 3))
     return np.clip(levels, 0, 255).astype(np.float32)
-
-
-def fit(image, alpha, width=None, max_size=None):
-    """The picture at the size that was asked for, its alpha likewise."""
-    longest = max(image.shape[:2])
-    if width:
-        scale = width / image.shape[1]
-    elif max_size and longest > max_size:
-        scale = max_size / longest
-    else:
-        return image, alpha
-    size = [max(1, round(side * scale)) for side in image.shape[:2]]
-    return resize_image(image, size), None if alpha is None else resize_image(alpha, size)
-
-
-@contextlib.contextmanager
-def timelapse(image, output, every, how):
-    """A `watch` for deepdream() that keeps every `every`-th picture, beside `output`; None if there are to be none."""
-    if not every:
-        yield None
-        return
-    frames, count = [image], 0
-
-    def watch(picture):
-        nonlocal count
-        count += 1
-        if count % every == 0 and how == "pictures":
-            write_image(output.with_suffix(".frames") / f"{count:04}.png", picture())
-        elif count % every == 0:
-            frames.append(picture())
-
-    try:
-        yield watch
-    finally:  # of an interrupted dream, too
-        if len(frames) > 1:
-            path = output.with_name(f"{output.stem}_growth.{how}")
-            write_animation(path, frames)
-            print(path, flush=True)
-
-
-def survey(net, args, options, path, output):
-    """A sheet of small dreams of one picture, each with the command that makes it."""
-    image, _ = load_input(args, path)
-    image, _ = fit(image, None, max_size=SURVEY_SIZE)
-    if not args.quiet:
-        models.advise(net.path)
-    cells, done, parser = survey_cells(net, args), [], build_parser()
-    try:
-        for label, choice in progress(quiet=args.quiet, iterable=cells, unit="dream"):
-            other = models.load(choice["model"]) if choice.get("model") else net
-            try:
-                targets = {"layers": choice.get("layers"), "classes": None}
-                done.append((label, deepdream(other, image, **options | targets)))
-            except UserError as error:
-                log(f"{label}: {error}", args.quiet)
-                continue
-            words = recipe_arguments(parser, vars(layered(EXCLUSIVE, vars(args), choice)))
-            print(command("dream.py", [path] if path else [], words), flush=True)
-    finally:  # of an interrupted survey, too
-        for page, sheet in enumerate(contact_sheets(done), 1):
-            place = output if page == 1 else output.with_name(f"{output.stem}_{page}{output.suffix}")
-            write_image(place, sheet)
-            print(place, flush=True)
-
-
-SURVEY_SIZE = 256  # pixels, the longest side of a picture that is surveyed
-
-
-def survey_cells(net, args):
-    """[(label, options)] of what a survey shows."""
-    if args.survey == "models":
-        return [(name, {"model": name, "layers": None}) for name in models.REGISTRY if models.installed(name)]
-    if args.survey == "stages":
-        stages = [name for name, (_, stride) in net.layer_info.items() if stride and not is_part(name, net.layer_info)]
-        return [(name, {"layers": [name]}) for name in stages]
-    layer = net.resolve(args.survey)
-    return [(f"{layer}:{c}", {"layers": [f"{layer}:{c}"]}) for c in range(net.layer_info[layer][0])]
-
-
-def is_part(name, table):
-    """Whether a layer lies within another, as inception4c.branch1 does."""
-    parts = name.split(".")
-    return any(".".join(parts[:n]) in table for n in range(1, len(parts)))
-
-
-def recipe_of(net, args, picture):
-    options = {name: getattr(args, name) for name in RECIPE}
-    options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    return {
-        "version": models.__version__,
-        "model": net.metadata["model"],
-        "weights": net.path.name,
-        "weights_sha256": net.weights_sha256,
-        "picture": picture,
-        "options": options | {"model": net.metadata["model"]},
-    }
-
-
-def print_recipe(path, parser):
-    recipe = read_recipe(path)
-    options = recipe["options"]
-    pictures = [] if options.get("noise") else [recipe.get("picture", "PICTURE")]
-    print(command("dream.py", pictures, recipe_arguments(parser, options)))
 
 
 def list_models():

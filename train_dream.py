@@ -22,6 +22,7 @@ from pathlib import Path
 import models
 from models import weights_file
 from models.color_statistics import combine, read_moments
+from models.dreaming.options import CLASS_DEFAULTS
 from models.dreaming.targets import parse_targets
 from models.registry import FREEZE_TO
 from models.training import freezing, transfer
@@ -41,7 +42,7 @@ from dataset.cli import UsageError, UserError, log, progress
 from dataset.files import atomic_write
 from dataset.images import read_image, resize_image, write_image
 from dataset.workers import cores
-from dream import CLASS_DEFAULTS, deepdream
+from dream import deepdream
 
 COLOR_SAMPLE = 1000  # images whose colors are measured
 PREVIEW_SIZE = 320  # pixels, longer side
@@ -325,7 +326,7 @@ def preview(run):
     rows = preview_rows(args, run.net)
     with progress(None, args.quiet, desc="preview", unit="step", leave=False) as bar:
         for end, (_, options) in rows.items():
-            dream = deepdream(run.net, image, **options, seed=args.seed, callback=bar.update)
+            dream = deepdream(run.net, image, **options, seed=args.seed, callback=lambda _: bar.update())
             write_image(folder / f"epoch-{run.state.epoch:03}{end}", dream)
 
     def kept(epoch, end):

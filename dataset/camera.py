@@ -2,7 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ class Step:
     """What happens at one frame: it is dreamed on these layers, then moved like this to make the next."""
 
     layers: list  # LAYER[:CHANNELS][=WEIGHT]; empty: the network's own
+    concepts: list = ()  # with a `path`, a `layer` and a `weight` each (models/dreaming/concepts.py)
     zoom: float = 1.0
     rotate: float = 0.0  # degrees, counter-clockwise
     pan: tuple = (0, 0)  # pixels that the view moves right and down
@@ -50,9 +51,9 @@ def each_channel(function, image, *arguments, **options):
 def plan_zoom(first, frames, schedule=None):
     """The Step of each of `frames` frames: `first` throughout, or from there what the schedule makes of it.
 
-    schedule: [{"frame": N, and any of "layers", "zoom", "rotate", "pan", "center"}]. Each of them rests at the frames
-    that name it and is smooth in between: 3t^2 - 2t^3 of the way. Scales are blended by their logarithm, layers by
-    their weights.
+    schedule: [{"frame": N, and any of "layers", "concepts", "zoom", "rotate", "pan", "center"}]. Each of them rests at
+    the frames that name it and is smooth in between: 3t^2 - 2t^3 of the way. Scales are blended by their logarithm,
+    layers and concepts by their weights.
     """
     keyframes = {name: {0: value} for name, value in vars(first).items()}
     for entry in schedule or []:
@@ -72,6 +73,8 @@ def interpolate(keyframes, n, name):
     t = t * t * (3 - 2 * t)
     if name == "layers":
         return blend_layers(a, b, t)
+    if name == "concepts":
+        return blend_concepts(a, b, t)
     if name == "zoom":
         return a ** (1 - t) * b**t
     return tuple(x * (1 - t) + y * t for x, y in zip(a, b, strict=True)) if name in PAIRS else a * (1 - t) + b * t
@@ -85,6 +88,17 @@ def blend_layers(a, b, t):
             name, _, weight = target.partition("=")
             weights[name] = weights.get(name, 0) + share * float(weight or 1)
     return [f"{name}={weight:.6f}" for name, weight in weights.items() if weight >= 1e-6]
+
+
+def blend_concepts(a, b, t):
+    """Return concepts that weigh (1 - t) times as much as those of a, and t times as much as those of b."""
+    blended = {}
+    for concepts, share in ((a, 1 - t), (b, t)):
+        for concept in concepts:
+            key = concept.path, concept.layer
+            weight = blended[key].weight if key in blended else 0
+            blended[key] = replace(concept, weight=weight + share * concept.weight)
+    return list(blended.values())
 
 
 def read_schedule(path):
@@ -110,6 +124,7 @@ def check_entry(path, entry):
     kinds = {
         "frame": (lambda v: isinstance(v, int) and v >= 0, "a whole number of at least 0"),
         "layers": (lambda v: isinstance(v, list) and v and all(isinstance(x, str) for x in v), "a list of targets"),
+        "concepts": (lambda v: isinstance(v, list) and v and all(isinstance(x, str) for x in v), "a list of folders"),
         "zoom": (lambda v: is_number(v) and v > 0, "a number above 0"),
         "rotate": (is_number, "a number of degrees"),
         **dict.fromkeys(PAIRS, (is_pair, "two numbers")),

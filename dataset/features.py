@@ -21,13 +21,13 @@ HALF_MAX = 65504.0  # float16's
 KEPT_DAYS = 30  # without use
 
 
-def compute_features(folder, network, size, views, file, *, batch_size=32, workers=None, quiet=False):
+def compute_features(folder, network, size, views, file, *, batch_size=32, quiet=False, **options):
     """Features of every picture of an ImageFolder: float16 (N, views, ...), mapped from `file`, where they stay.
 
     network: images float32 (n, size, size, 3), RGB 0..255 -> features (n, ...). views: 1, the picture's centre; or 2,
-    its mirror image as well. Rows of pictures that cannot be read are NaN. A file that is there already is used: its
-    name has to tell what it was made of (see fingerprint()). What lay beside it unused for KEPT_DAYS makes room for a
-    new one. UserError where the disk has too little.
+    its mirror image as well. `options` go to the Loader. Rows of pictures that cannot be read are NaN.
+    A file that is there already is used: its name has to tell what it was made of (see fingerprint()). What lay beside
+    it unused for KEPT_DAYS makes room for a new one. UserError where the disk has too little.
     """
     file = Path(file)
     if file.exists():
@@ -37,7 +37,7 @@ def compute_features(folder, network, size, views, file, *, batch_size=32, worke
     numbered = dataclasses.replace(folder, labels=np.arange(len(folder), dtype=np.int32))  # labels tell which is which
     with (
         progress(len(folder), quiet, desc="features", unit="picture") as bar,
-        Loader(numbered, batch_size, size, workers=workers) as loader,
+        Loader(numbered, batch_size, size, **options) as loader,
         atomic_write(file) as temporary,
         open(temporary, "wb") as out,
     ):
@@ -76,8 +76,7 @@ def write_header(out, shape, file):
     needed, free = 2 * int(np.prod(shape)), shutil.disk_usage(file.parent).free
     if needed > free:
         raise UserError(
-            f"{file.parent}: the features take {needed / 1e9:.1f} GB and there are {free / 1e9:.1f}: "
-            "make room, or train without --cache"
+            f"{file.parent}: the features take {needed / 1e9:.1f} GB and there are {free / 1e9:.1f}: make room"
         )
     np.lib.format.write_array_header_1_0(out, {"descr": "<f2", "fortran_order": False, "shape": shape})
 

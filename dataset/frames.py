@@ -13,11 +13,12 @@ from dataset.images import write_image
 
 
 @contextlib.contextmanager
-def resume_frames(folder, options, restart=False):
+def resume_frames(folder, options, restart=False, defaults=None):
     """Yields (number of frames that are finished in `folder`, the state after the last).
 
     A frame there is a .png; the state, all that the next frame needs, is kept unrounded. Raises UserError if `folder`
-    was begun with other options, or another process is at work in it.
+    was begun with other options, or another process is at work in it; an option that it was begun without counts as its
+    value in `defaults`.
     """
     record = folder / "options.json"
     if folder.exists() and not record.exists() and any(folder.iterdir()):
@@ -33,6 +34,7 @@ def resume_frames(folder, options, restart=False):
                 remove(path)
         if record.exists():
             before = json.loads(record.read_text())
+            before |= {name: (defaults or {}).get(name) for name in options if name not in before}
             changed = [name for name in before | options if before.get(name) != options.get(name)]
             if changed:
                 words = ", ".join(f"{name}: {before.get(name)}, now {options.get(name)}" for name in changed[:3])

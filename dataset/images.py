@@ -147,6 +147,28 @@ def resize_image(image, size):
     return np.clip(np.asarray(resized), 0, 255)
 
 
+def resize_to(image, alpha=None, width=None, max_size=None):
+    """Return (image, alpha) at `width` pixels, or shrunk to `max_size` on the longest side; alpha may be None."""
+    longest = max(image.shape[:2])
+    if width:
+        scale = width / image.shape[1]
+    elif max_size and longest > max_size:
+        scale = max_size / longest
+    else:
+        return image, alpha
+    size = [max(1, round(side * scale)) for side in image.shape[:2]]
+    return resize_image(image, size), None if alpha is None else resize_image(alpha, size)
+
+
+def resize_linear(image, size):
+    """H x W x C, interpolated linearly to the first two numbers of `size`, exactly as the notebook of 2015."""
+    from scipy import ndimage
+
+    if image.shape[:2] == tuple(size[:2]):
+        return image
+    return ndimage.zoom(image, (size[0] / image.shape[0], size[1] / image.shape[1], 1), order=1)
+
+
 def write_image(path, image, alpha=None, quality=95, **options):
     """Write float32 H x W x 3 (0..255, rounded and clipped), with alpha H x W where the format has it.
 

@@ -23,7 +23,7 @@ class Loader:
     without (evaluation) it is every picture once, in order. `size`: side of the square images, pixels. `rank` of
     `world_size` processes that train together takes its share of each epoch, equally long for all when training.
     `workers`: processes (None: all cores but one, at most 8). `prefetch`: batches kept ready. `report`: called with one
-    line for each picture that cannot be read.
+    line for each picture that cannot be read, or is smaller than `least_side` pixels.
 
     Attributes: `data_seconds`, seconds that epoch() has waited for batches; `broken`, {path: what is wrong with it}.
     Close it, or use it in a `with`.
@@ -42,11 +42,12 @@ class Loader:
         workers=None,
         prefetch=4,
         report=log,
+        least_side=0,
     ):
         if len(folder) < (world_size if augmentation else 1):
             raise UserError(f"{len(folder)} pictures are too few for {world_size} processes")
         self.folder, self.report, self.prefetch = folder, report, prefetch
-        self.plan = Plan(folder.paths, batch_size, size, augmentation, seed, rank, world_size)
+        self.plan = Plan(folder.paths, batch_size, size, augmentation, seed, rank, world_size, least_side)
         self.workers = Workers("dataset.loader:decoder", self.plan, workers or min(8, max(1, cores() - 1)))
         self.data_seconds, self.broken = 0.0, {}
         self.stream = None
@@ -162,6 +163,7 @@ class Plan:
     seed: int
     rank: int
     world_size: int
+    least_side: int = 0
 
     def order(self, epoch):
         """Indices into `paths`, as this rank sees them in this epoch."""
@@ -223,7 +225,11 @@ def read_at(plan, order, place, errors):
     for offset in range(len(order) if plan.augmentation else 1):
         index = order[(place + offset) % len(order)]
         try:
-            return read_image(plan.paths[index], MAX_PIXELS), index
+            image = read_image(plan.paths[index], MAX_PIXELS)
+            if min(image.shape[:2]) < plan.least_side:
+                size = f"{image.shape[1]} x {image.shape[0]} pixels"
+                raise UserError(f"{plan.paths[index]}: {size} are too few, {plan.least_side} a side are needed")
+            return image, index
         except UserError as error:
             errors.append((plan.paths[index], str(error)))
     return None, -1

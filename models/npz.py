@@ -15,14 +15,15 @@ from dataset.cli import UserError
 INFLATION = 64  # how many times its size a file may grow when it is unpacked; trained weights hardly shrink at all
 
 
-def npy_entries(path):
-    """Yield (name, array) for every .npy in a zip archive. Raises UserError."""
+def npy_entries(path, wanted=lambda name: True):
+    """Yield (name, array) for every .npy in a zip archive whose name is `wanted`. Raises UserError."""
     with archive(path) as (names, entry):
         foreign = [name for name in names if not name.endswith(".npy")]
         if foreign or not names:
             raise UserError(f"{path}: not a weights file; if it is a checkpoint: python convert.py {path}")
         for name in names:
-            yield name.removesuffix(".npy"), npy(entry(name), f"{path}: {name}")
+            if wanted(name.removesuffix(".npy")):
+                yield name.removesuffix(".npy"), npy(entry(name), f"{path}: {name}")
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ class NetworkSpec:
     constructor: type  # called with num_classes (0: no classifier) and, where `aux` is true, aux
     default_layer: str  # dreamed on unless another is asked for
     normalization: Normalization  # of the published weights; a weights file carries its own
+    concept_layers: tuple  # that concepts are taken at, the last unless another is asked for (models/dreaming/)
     num_classes: int = 1000
     aux: bool = False  # whether the architecture has auxiliary classifiers
 
@@ -42,15 +43,19 @@ class NetworkSpec:
         return self.constructor(num_classes, aux=aux) if self.aux else self.constructor(num_classes)
 
 
+INCEPTION = ("inception4c", "inception4d", "inception4e", "inception5a", "inception5b")
+
 REGISTRY = {
-    "googlenet": NetworkSpec("GoogLeNet (torchvision)", GoogLeNet, "inception4c", SYMMETRIC, aux=True),
-    "googlenet_bvlc": NetworkSpec("GoogLeNet (Caffe, 2015)", BVLC, "inception4c", CAFFE, aux=True),
-    "googlenet_places365": NetworkSpec("GoogLeNet Places365", BVLC, "inception4c", PLACES, 365, aux=True),
-    "inception_v3": NetworkSpec("Inception v3", InceptionV3, "Mixed_6c", SYMMETRIC, aux=True),
-    "vgg16": NetworkSpec("VGG-16", VGG16, "relu4_3", IMAGENET),
-    "vgg19": NetworkSpec("VGG-19", VGG19, "relu4_4", IMAGENET),
-    "resnet50": NetworkSpec("ResNet-50", ResNet50, "layer3", IMAGENET),
-    "alexnet": NetworkSpec("AlexNet", AlexNet, "relu5", IMAGENET),
+    "googlenet": NetworkSpec("GoogLeNet (torchvision)", GoogLeNet, "inception4c", SYMMETRIC, INCEPTION, aux=True),
+    "googlenet_bvlc": NetworkSpec("GoogLeNet (Caffe, 2015)", BVLC, "inception4c", CAFFE, INCEPTION, aux=True),
+    "googlenet_places365": NetworkSpec("GoogLeNet Places365", BVLC, "inception4c", PLACES, INCEPTION, 365, aux=True),
+    "inception_v3": NetworkSpec(
+        "Inception v3", InceptionV3, "Mixed_6c", SYMMETRIC, ("Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c"), aux=True
+    ),
+    "vgg16": NetworkSpec("VGG-16", VGG16, "relu4_3", IMAGENET, ("features.22", "features.29")),
+    "vgg19": NetworkSpec("VGG-19", VGG19, "relu4_4", IMAGENET, ("features.26", "features.35")),
+    "resnet50": NetworkSpec("ResNet-50", ResNet50, "layer3", IMAGENET, ("layer3", "layer4")),
+    "alexnet": NetworkSpec("AlexNet", AlexNet, "relu5", IMAGENET, ("features.7", "features.9", "features.11")),
 }
 
 

@@ -3,7 +3,7 @@
 An array a parameter, named by its path in the network, in MLX's layout (convolutions O x H x W x I); and an entry
 `__metadata__`, UTF-8 JSON as uint8:
 
-    format          1
+    format          2 where there are entries beside the network's arrays, else 1
     model           name in the registry
     num_classes     0 where the file has no classifier
     classes         their names in order, or null
@@ -16,6 +16,7 @@ An array a parameter, named by its path in the network, in MLX's layout (convolu
     layer           dreamed on by default
     dtype           float16, float32, bfloat16 or int8
 
+Entries whose names begin with "__" belong to no layer: extras, such as a background (models/dreaming/background.py).
 Whoever writes a file may add keys of their own. bfloat16 is stored as MLX stores it (two raw bytes, '<V2'); int8 as
 KEY_int8 with KEY_scale, one scale an output channel. The files published as NickMystic/DeepDream-MLX have no metadata,
 torchvision's names and its O x I x H x W: read() turns them into ours.
@@ -34,8 +35,9 @@ from .conversion.identification import identify
 from .npz import from_bfloat16, npy_entries, to_bfloat16
 from .registry import REGISTRY
 
-FORMAT = 1
+FORMAT = 2  # the newest; files without extras stay readable for programs that know format 1
 METADATA = "__metadata__"
+EXTRA = "__"  # what the names of entries begin with that belong to no layer
 DTYPES = ("float16", "float32", "bfloat16", "int8")
 
 
@@ -48,7 +50,8 @@ def read(path):
     """
     path = Path(path)
     raw = dict(npy_entries(path))
-    text = raw.pop(METADATA, None)
+    text = raw.get(METADATA)
+    raw = {key: array for key, array in raw.items() if not key.startswith(EXTRA)}
     try:
         arrays = decode(raw)
         if text is None:
@@ -62,8 +65,20 @@ def read(path):
     return arrays, metadata
 
 
-def write(path, arrays, metadata, dtype="float16"):
+def read_extras(path, start=""):
+    """Return {NAME: array} of a weights file's entries __START + NAME."""
+    start = EXTRA + start
+
+    def wanted(name):
+        return name.startswith(start) and name != METADATA
+
+    return {name.removeprefix(start): array for name, array in npy_entries(path, wanted)}
+
+
+def write(path, arrays, metadata, dtype="float16", extras=None):
     """Write {parameter path: array} and metadata, whole or not at all.
+
+    extras: {NAME: array}, stored as they are, under __NAME.
 
     dtype: how arrays are stored. With float16, an array that holds a number beyond its range stays float32; with
     int8, everything but the weights of convolutions and classifiers stays float16.
@@ -71,13 +86,14 @@ def write(path, arrays, metadata, dtype="float16"):
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is none of {DTYPES}")
-    metadata = validate({**metadata, "format": FORMAT, "dtype": dtype})
+    metadata = validate({**metadata, "format": FORMAT if extras else 1, "dtype": dtype})
     entries = {METADATA: np.frombuffer(json.dumps(metadata, ensure_ascii=False).encode(), np.uint8)}
     for key, array in arrays.items():
         array = np.asarray(array)
         if not np.isfinite(array).all():
             raise UserError(f"{key} holds numbers that are not finite; the weights are spoilt, nothing was written")
         entries |= encode(key, array, dtype)
+    entries |= {EXTRA + name: np.asarray(array) for name, array in (extras or {}).items()}
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **entries)
 

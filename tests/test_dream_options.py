@@ -5,20 +5,23 @@ import subprocess
 import sys
 
 import models
-from models.dreaming import gradients
+from models.dreaming import gradients, options
 from models.dreaming.objectives import Guide
+from models.dreaming.options import CLASS_DEFAULTS, OPTIONS, parse_over, recipe_parser, settings
 from models.dreaming.presets import PRESETS, preset
-from models.dreaming.recipes import command, given_options, read_recipe, save_options, to_arguments
+from models.dreaming.recipes import command, read_recipe, recipe_arguments, repeated_options, save_options, to_arguments
+from models.dreaming.surveys import survey_cells
 from models.dreaming.targets import Target, parse_targets
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, noise_image, run
 from PIL import Image
-from test_dream import TINY, picture, run
+from test_dream import TINY
 
 import dream
+import dream_video
 from dataset.cli import UsageError, UserError
 from dataset.color import normalize_matrix
 from dataset.images import read_image, write_image
@@ -27,14 +30,7 @@ from dataset.plots import contact_sheets
 QUICK = {"layers": ["inception3a"], "octaves": 2, "steps": 2, "jitter": 4}
 
 
-@pytest.fixture
-def photo(tmp_path):
-    path = tmp_path / "photo.png"
-    Image.fromarray(picture(40, 56)).save(path)
-    return path
-
-
-def smooth_picture(height=48, width=64):
+def gradient_image(height=48, width=64):
     """Colours that run slowly, as a sky's do."""
     y, x = np.mgrid[:height, :width] / 64
     return np.dstack([90 + 60 * y, 120 + 40 * x, 190 - 50 * y]).astype(np.float32)
@@ -55,7 +51,7 @@ def test_classes_by_name_and_number(net):
 
 
 def test_a_class_grows(net):
-    image = smooth_picture(64, 64)
+    image = gradient_image(64, 64)
     number = net.classes.index("monarch")
     options = {"classes": ["monarch"], "octaves": 1, "steps": 6, "jitter": 0}
     before, after, against = (
@@ -133,7 +129,7 @@ def test_decorrelation_is_a_step_in_decorrelated_colour():
 
 
 def test_decorrelation_keeps_a_dream_from_one_colour(net):
-    image = smooth_picture()
+    image = gradient_image()
     plain, decorrelated = (dream.deepdream(net, image, decorrelate=on, **QUICK) for on in (None, True))
 
     def colour(dreamed):
@@ -145,20 +141,20 @@ def test_decorrelation_keeps_a_dream_from_one_colour(net):
 
 def test_whose_matrix_decorrelates(net, monkeypatch, tmp_path):
     own = [[1.0, 0, 0], [0, 0.5, 0], [0, 0, 0.25]]
-    assert dream.color_matrix(net, None) is None
-    assert dream.color_matrix(net, True) == gradients.IMAGENET_COLORS
+    assert gradients.color_matrix(net, None) is None
+    assert gradients.color_matrix(net, True) == gradients.IMAGENET_COLORS
     monkeypatch.setitem(net.metadata, "color_matrix", own)
-    assert dream.color_matrix(net, True) == own
+    assert gradients.color_matrix(net, True) == own
     np.savez(tmp_path / "cm.npz", matrix=np.array(own) * 2)
     args = dream.build_parser().parse_args(["x.png", "--decorrelate", str(tmp_path / "cm.npz")])
-    assert np.array_equal(dream.settings(args)["decorrelate"], np.array(own) * 2)
+    assert np.array_equal(settings(args)["decorrelate"], np.array(own) * 2)
 
 
 # --- Where and how much ---
 
 
 def test_a_mask_keeps_what_is_black(net):
-    image = smooth_picture()
+    image = gradient_image()
     mask = np.zeros((24, 32), np.float32)  # of another size than the picture
     mask[:, 16:] = 255
     dreamed = dream.deepdream(net, image, mask=mask, **QUICK)
@@ -170,7 +166,7 @@ def test_a_mask_keeps_what_is_black(net):
 
 
 def test_strength_and_colour(net):
-    image = smooth_picture()
+    image = gradient_image()
     full, half, none = (dream.deepdream(net, image, strength=s, **QUICK) for s in (1, 0.5, 0))
     assert np.allclose(half, (full + image) / 2, atol=1e-3) and np.array_equal(none, image)
     grey = dream.deepdream(net, image, keep_color=True, **QUICK)
@@ -183,10 +179,10 @@ def test_strength_and_colour(net):
 
 def test_noise_becomes_a_picture(tmp_path):
     arguments = ["--noise", "40x32", "--class", "monarch", "--octaves", "1", "--steps", "1", "--quiet"]
-    assert run(*arguments, cwd=tmp_path)[:2] == (0, "noise_dream.png\n")
+    assert run("dream.py", *arguments, cwd=tmp_path)[:2] == (0, "noise_dream.png\n")
     assert read_image(tmp_path / "noise_dream.png").shape == (32, 40, 3)
     for wrong in (["--noise", "40"], ["--noise", "40x0"], ["--noise", "40x32", "photo.png"]):
-        assert run(*wrong, cwd=tmp_path)[0] == 2
+        assert run("dream.py", *wrong, cwd=tmp_path)[0] == 2
 
 
 def test_visualisation_climbs_and_repeats_itself(net):
@@ -211,15 +207,15 @@ def test_dead_channels_are_visualised(net):
 
 
 def test_turning_by_nothing_changes_nothing():
-    from models.dreaming.visualize import turn
+    from models.dreaming.visualize import rotate_scale
 
     image = noise(20, 30, 3)
-    assert np.allclose(turn(image, 1, 0), image, atol=1e-5)
-    quarter = turn(image[:, :20], 1, np.pi / 2)
+    assert np.allclose(rotate_scale(image, 1, 0), image, atol=1e-5)
+    quarter = rotate_scale(image[:, :20], 1, np.pi / 2)
     assert np.allclose(quarter, np.rot90(np.array(image[:, :20]), -1), atol=1e-4) or np.allclose(
         quarter, np.rot90(np.array(image[:, :20])), atol=1e-4
     )
-    assert turn(image, 1.1, 0.1).shape == (22, 33, 3)
+    assert rotate_scale(image, 1.1, 0.1).shape == (22, 33, 3)
 
 
 @pytest.mark.parametrize(
@@ -242,17 +238,19 @@ def test_options_without_effect_are_refused(photo, monkeypatch, words, complaint
 
 
 def test_a_guide_is_looked_at_once(net, monkeypatch):
-    guide = Guide(np.float32(picture(32, 40)))
-    first = dream.deepdream(net, smooth_picture(), guide=guide, **QUICK)
+    guide = Guide(np.float32(noise_image(32, 40)))
+    first = dream.deepdream(net, gradient_image(), guide=guide, **QUICK)
     monkeypatch.setattr(guide, "image", None)
-    assert np.array_equal(first, dream.deepdream(net, smooth_picture(), guide=guide, **QUICK))
+    assert np.array_equal(first, dream.deepdream(net, gradient_image(), guide=guide, **QUICK))
 
 
 # --- Surveys ---
 
 
 def test_a_survey_of_channels_in_pages(photo, tmp_path):
-    status, out, _ = run(photo.name, "--survey", "inception3a.branch3.0", *TINY[:4], "--quiet", cwd=tmp_path)
+    status, out, _ = run(
+        "dream.py", photo.name, "--survey", "inception3a.branch3.0", *TINY[:4], "--quiet", cwd=tmp_path
+    )
     lines = out.splitlines()
     assert status == 0 and len(lines) == 17 and lines[-1] == "photo_survey.png"
     assert lines[3].startswith("python dream.py photo.png") and "--layers inception3a.branch3.0:3" in lines[3]
@@ -260,18 +258,15 @@ def test_a_survey_of_channels_in_pages(photo, tmp_path):
 
 
 def test_what_surveys_show(net):
-    args = dream.build_parser().parse_args(["x.png", "--survey"])
-    names = [label for label, _ in dream.survey_cells(net, args)]
+    names = [label for label, _ in survey_cells(net, "stages")]
     assert names[0] == "conv1" and "inception4c" in names and not any("." in name for name in names)
-    args.survey = "models"
-    assert [label for label, _ in dream.survey_cells(net, args)] == [n for n in models.REGISTRY if models.installed(n)]
-    args.survey = "inception9z"
+    assert [label for label, _ in survey_cells(net, "models")] == [n for n in models.REGISTRY if models.installed(n)]
     with pytest.raises(UsageError):
-        dream.survey_cells(net, args)
+        survey_cells(net, "inception9z")
 
 
 def test_sheets_have_pages():
-    cells = [(f"a rather long name of the cell number {i}", smooth_picture()) for i in range(7)]
+    cells = [(f"a rather long name of the cell number {i}", gradient_image()) for i in range(7)]
     sheets = list(contact_sheets(cells, width=40, columns=2, rows=2))
     assert len(sheets) == 2 and sheets[0].shape[1] == 2 * 48 + 8 and sheets[0].std() > 10
 
@@ -283,50 +278,82 @@ def test_sheets_have_pages():
 def test_a_picture_carries_its_recipe(suffix, tmp_path):
     path = tmp_path / f"dream.{suffix}"
     recipe = {"version": "1", "options": {"layers": ["inception3a:1=0.5"], "seed": 3}}
-    write_image(path, smooth_picture(), **save_options(path, recipe))
+    write_image(path, gradient_image(), **save_options(path, recipe))
     assert read_recipe(path) == {"program": "DeepDream-MLX", **recipe}
 
 
 def test_a_recipe_is_repeated_and_overridden(photo, tmp_path):
     made = [*TINY, "--seed", "5", "--lapnorm", "2", "--no-keep-color"]
-    assert run(photo.name, *made, "-o", "one.png", cwd=tmp_path)[0] == 0
+    assert run("dream.py", photo.name, *made, "-o", "one.png", cwd=tmp_path)[0] == 0
     recipe = read_recipe(tmp_path / "one.png")
     assert recipe["model"] == "googlenet" and recipe["weights"] == models.STARTER.name
     assert len(recipe["weights_sha256"]) == 64 and recipe["version"] == models.__version__
-    status, out, _ = run("--recipe", "one.png", cwd=tmp_path)
+    status, out, _ = run("dream.py", "--recipe", "one.png", cwd=tmp_path)
     assert out.startswith("python dream.py photo.png --model googlenet") and "--seed 5" in out
-    assert run(photo.name, "--like", "one.png", "-o", "two.png", "--quiet", cwd=tmp_path)[0] == 0
+    assert run("dream.py", photo.name, "--like", "one.png", "-o", "two.png", "--quiet", cwd=tmp_path)[0] == 0
     assert np.array_equal(read_image(tmp_path / "one.png"), read_image(tmp_path / "two.png"))
     other = ["--like", "one.png", "--seed", "6", "--class", "monarch", "--quiet", "-o", "three.png"]
-    assert run(photo.name, *other, cwd=tmp_path)[0] == 0
+    assert run("dream.py", photo.name, *other, cwd=tmp_path)[0] == 0
     options = read_recipe(tmp_path / "three.png")["options"]
     assert (options["seed"], options["lapnorm"], options["layers"], options["classes"]) == (6, 2, None, ["monarch"])
 
 
 def test_a_class_has_defaults_of_its_own():
     """Which give way to what is told, to a preset and to --visualize; recipes tell what differs from them."""
-    parser = dream.build_parser()
     name = ["--class", "monarch"]
 
+    def parse(*words, look=None):
+        return parse_over(dream.build_parser(), words, look or {})
+
     def meant(*words, look=None):
-        args = dream.with_defaults(parser, look or {}, given_options(parser, words))
+        args = parse(*words, look=look)
         return args.steps, args.step_size, args.lapnorm, args.smooth
 
-    assert meant(*name) == tuple(dream.CLASS_DEFAULTS[key] for key in ("steps", "step_size", "lapnorm", "smooth"))
-    assert meant(*name, "--lapnorm", "0", "--steps", "3") == (
-        3,
-        dream.CLASS_DEFAULTS["step_size"],
-        0,
-        dream.CLASS_DEFAULTS["smooth"],
-    )
+    of_class = CLASS_DEFAULTS
+    assert meant(*name) == tuple(of_class[key] for key in ("steps", "step_size", "lapnorm", "smooth"))
+    assert meant(*name, "--lapnorm", "0", "--steps", "3") == (3, of_class["step_size"], 0, of_class["smooth"])
     assert meant() == meant("--layers", "conv2") == (10, 1.5, 0, 0)
     assert meant(*name, "--preset", "subtle", look=preset("subtle", "starter")) == (10, 1.5, 0, 0.5)
     assert meant(*name, "--visualize") == (200, 1.5, 0, 0)
     for words in (name, [*name, "--steps", "10"], [*name, "--lapnorm", "0"], [*name, "--visualize", "--steps", "10"]):
-        options = vars(dream.with_defaults(parser, given_options(parser, words)))
-        again = dream.recipe_arguments(parser, options)
+        options = vars(parse(*words))
+        again = recipe_arguments(options)
         assert sorted(again) == sorted(words)
-        assert vars(dream.with_defaults(parser, given_options(parser, again))) == options
+        assert vars(parse(*again)) == options
+        assert vars(parse_over(dream.build_parser(), [], repeated_options(options))) == options
+
+
+def test_later_defaults_do_not_change_what_like_repeats(monkeypatch):
+    """A recipe holds the value of every option, so also of those that were left at defaults that have changed."""
+    made = recipe_options_of("--class", "monarch")
+    monkeypatch.setitem(CLASS_DEFAULTS, "steps", 33)
+    monkeypatch.setitem(CLASS_DEFAULTS, "decorrelate", True)
+    now = parse_over(dream.build_parser(), ["--class", "monarch"])
+    assert (now.steps, now.decorrelate) == (33, True)
+    again = parse_over(dream.build_parser(), [], repeated_options(made))
+    assert (again.steps, again.decorrelate, again.lapnorm) == (20, None, 4)
+
+
+def recipe_options_of(*words):
+    args = parse_over(dream.build_parser(), words)
+    return {name: getattr(args, name) for name in OPTIONS}
+
+
+def test_a_new_option_is_one_line(monkeypatch):
+    """It is in both scripts, in recipes, in --like, and an argument of deepdream()."""
+    add = options.add_blend_options
+
+    def with_another(parser):
+        add(parser)
+        parser.add_argument("--glow", type=float, default=0.5)
+
+    monkeypatch.setattr(options, "add_blend_options", with_another)
+    table = options.in_order(recipe_parser()._actions)
+    assert list(table)[-1] == "glow" and list(table)[:-1] == list(OPTIONS)
+    monkeypatch.setattr(options, "OPTIONS", table)
+    args = dream.build_parser().parse_args(["--glow", "0.25"])
+    assert settings(args)["glow"] == 0.25
+    assert dream_video.parse_arguments(["photo.png", "--glow", "0.25"])[0].glow == 0.25
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"program": "DeepDream-MLX"}', "{" * 5000])
@@ -335,18 +362,18 @@ def test_pictures_without_a_recipe(text, tmp_path):
 
     info = PngInfo()
     info.add_text("DeepDream-MLX", text)
-    Image.fromarray(picture(4, 4)).save(tmp_path / "x.png", pnginfo=info)
+    Image.fromarray(noise_image(4, 4)).save(tmp_path / "x.png", pnginfo=info)
     with pytest.raises(UserError, match="no recipe"):
         read_recipe(tmp_path / "x.png")
 
 
 def test_a_hostile_recipe_gives_no_other_options():
-    switches = dream.SWITCHES
-    assert to_arguments({"output": "/etc/x", "steps": 3, "like": "y"}, {}, switches) == ["--steps", "3"]
+    assert to_arguments({"output": "/etc/x", "steps": 3, "like": "y"}, {}) == ["--steps", "3"]
+    assert repeated_options({"output": "/etc/x", "steps": 3, "like": "y", "octaves": None}) == {"steps": 3}
     with pytest.raises(UsageError):
-        to_arguments({"layers": ["conv1", "--output=x.png"]}, {}, switches)
+        to_arguments({"layers": ["conv1", "--output=x.png"]}, {})
     with pytest.raises(UsageError):
-        given_options(dream.build_parser(), to_arguments({"steps": "many"}, {}, switches))
+        repeated_options({"steps": "many"})
     assert command("dream.py", ["my photo.png"], ["--steps", "3"]) == "python dream.py 'my photo.png' --steps 3"
 
 
@@ -355,42 +382,42 @@ def test_a_hostile_recipe_gives_no_other_options():
 
 def test_growth(photo, tmp_path):
     options = [*TINY[:2], "--steps", "2", *TINY[4:], "--save-every", "2"]
-    assert run(photo.name, *options, cwd=tmp_path)[0] == 0
+    assert run("dream.py", photo.name, *options, cwd=tmp_path)[0] == 0
     frames = sorted((tmp_path / "photo_dream.frames").iterdir())
     assert [frame.name for frame in frames] == ["0002.png", "0004.png"]
-    assert all(read_image(frame).shape == (40, 56, 3) for frame in frames)
+    assert all(read_image(frame).shape == (33, 47, 3) for frame in frames)
     assert np.array_equal(read_image(frames[-1]), read_image(tmp_path / "photo_dream.png"))
     for kind in ("gif", "webp"):
-        assert run(photo.name, *options, "--growth", kind, cwd=tmp_path)[0] == 0
+        assert run("dream.py", photo.name, *options, "--growth", kind, cwd=tmp_path)[0] == 0
         with Image.open(tmp_path / f"photo_dream_growth.{kind}") as animation:
-            assert animation.n_frames == 3 and animation.size == (56, 40)
+            assert animation.n_frames == 3 and animation.size == (47, 33)
 
 
 def test_folders_patterns_and_resume(photo, tmp_path):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     for name in ("in/a.png", "in/deep/a.png"):
-        Image.fromarray(picture(32, 32)).save(tmp_path / name)
+        Image.fromarray(noise_image(32, 32)).save(tmp_path / name)
     (tmp_path / "in" / "b.png").write_bytes(b"no picture")
-    Image.fromarray(picture(2, 2)).save(tmp_path / "in" / "c.png")  # too small
-    status, out, err = run("in", "photo*.png", "-o", "out", *TINY, cwd=tmp_path)
+    Image.fromarray(noise_image(2, 2)).save(tmp_path / "in" / "c.png")  # too small
+    status, out, err = run("dream.py", "in", "photo*.png", "-o", "out", *TINY, cwd=tmp_path)
     assert status == 1 and "2 of 5" in err
     made = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png"))
     assert made == ["a_dream.png", os.path.join("deep", "a_dream.png"), "photo_dream.png"]
     (tmp_path / "out" / "a_dream.png").unlink()
-    status, out, _ = run("in", "photo*.png", "-o", "out", "--resume", *TINY, cwd=tmp_path)
+    status, out, _ = run("dream.py", "in", "photo*.png", "-o", "out", "--resume", *TINY, cwd=tmp_path)
     assert status == 1 and out.split() == [os.path.join("out", "a_dream.png")]
-    assert run("nothing*.png", *TINY, cwd=tmp_path)[0] == 1
+    assert run("dream.py", "nothing*.png", *TINY, cwd=tmp_path)[0] == 1
 
 
 def test_dreams_kept_in_the_folder_are_not_dreamed_on(photo, tmp_path):
     for _ in range(2):
-        status, out, _ = run(".", "-o", "dreams", *TINY, cwd=tmp_path)
+        status, out, _ = run("dream.py", ".", "-o", "dreams", *TINY, cwd=tmp_path)
         assert (status, out.split()) == (0, [os.path.join("dreams", "photo_dream.png")])
 
 
 def test_ranks_share_the_pictures(tmp_path):
     for i in range(3):
-        Image.fromarray(picture(32, 32)).save(tmp_path / f"{i}.png")
+        Image.fromarray(noise_image(32, 32)).save(tmp_path / f"{i}.png")
     launch = os.path.join(os.path.dirname(sys.executable), "mlx.launch")
     words = [launch, "-n", "2", "--backend", "ring", sys.executable, str(ROOT / "dream.py")]
     done = subprocess.run(
@@ -425,10 +452,10 @@ def test_presets_of_the_starter(net):
 
 
 def test_a_preset_at_the_command_line(photo, tmp_path):
-    assert "dogslugs" in run("--list-presets", cwd=tmp_path)[1]
+    assert "dogslugs" in run("dream.py", "--list-presets", cwd=tmp_path)[1]
     words = ["--preset", "subtle", "--octaves", "1", "--steps", "1", "--quiet"]
-    assert run(photo.name, *words, cwd=tmp_path)[0] == 0
+    assert run("dream.py", photo.name, *words, cwd=tmp_path)[0] == 0
     options = read_recipe(tmp_path / "photo_dream.png")["options"]
     assert (options["layers"], options["strength"], options["steps"]) == (["maxpool3"], 0.6, 1)
-    assert run(photo.name, *words, "--class", "monarch", cwd=tmp_path)[0] == 0
+    assert run("dream.py", photo.name, *words, "--class", "monarch", cwd=tmp_path)[0] == 0
     assert read_recipe(tmp_path / "photo_dream.png")["options"]["layers"] is None

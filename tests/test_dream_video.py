@@ -13,31 +13,26 @@ from models.dreaming.recipes import read_recipe, to_text
 import av
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import command, run, smooth_image
 from PIL import Image
 
 import dream_video
 from dataset import flow
 from dataset.camera import Step, plan_zoom, transform_view
 from dataset.cli import UserError
+from dataset.drift import match_statistics, statistics
 from dataset.images import TEXT_KEY, read_image
 from dataset.video import constant_rate, film_writer, read_film, read_frames
-from dream_video import close_loop, match_statistics, overlap, statistics
+from dream_video import close_loop, overlap
 
 TINY = ["--octaves", "1", "--steps", "1", "--layers", "conv2"]
 NTSC = Fraction(30000, 1001)
 
 
-def picture(height, width, seed=0):
-    """Smooth enough to survive an encoder: height x width x 3, uint8."""
-    small = np.random.default_rng(seed).integers(0, 256, (-(-height // 8), -(-width // 8), 3), np.uint8)
-    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
-
-
 def make_clip(path, frames=8, rate=NTSC, sound="aac", size=(32, 48), times=None, base=None, rotation=0):
     """A film whose picture moves 1 pixel down and 2 right a frame; its sound rises from 300 Hz. Returns its frames."""
     height, width = size
-    world = picture(height + frames, width + 2 * frames)
+    world = smooth_image(height + frames, width + 2 * frames)
     levels = [world[i : i + height, 2 * i : 2 * i + width] for i in reversed(range(frames))]
     with av.open(str(path), "w") as out:
         video = out.add_stream("libvpx-vp9" if path.suffix == ".webm" else "libx264", rate=rate, options={"crf": "10"})
@@ -85,13 +80,6 @@ def delay(a, b):
 
 
 @pytest.fixture
-def photo(tmp_path):
-    path = tmp_path / "photo.png"
-    Image.fromarray(picture(33, 47)).save(path)
-    return path
-
-
-@pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -103,17 +91,8 @@ def dream(*arguments):
 
 
 def start(*arguments, cwd):
-    command = [sys.executable, ROOT / "dream_video.py", *arguments, *TINY]
-    return subprocess.Popen(
-        [str(word) for word in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def run(*arguments, cwd):
-    """The script in a process of its own: (exit status, stdout, stderr)."""
-    process = start(*arguments, cwd=cwd)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    words = command("dream_video.py", *arguments, *TINY)
+    return subprocess.Popen(words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def frames_in(folder):
@@ -145,7 +124,7 @@ def test_edges_are_reflected_and_flat_pictures_stay_flat():
 
 
 def test_held_statistics():
-    image = np.float32(picture(40, 40))
+    image = np.float32(smooth_image(40, 40))
     mean, std = np.array([100, 120, 140]), np.array([20, 30, 10])
     held = match_statistics(image, mean, std)
     assert np.allclose(statistics(held), (mean, std), atol=0.01)
@@ -169,8 +148,8 @@ def test_a_schedule_rests_at_its_frames_and_is_smooth_between():
 
 
 def test_a_class_has_defaults_of_its_own():
-    plain = dream_video.parse_arguments(["photo.png"])
-    of_class = dream_video.parse_arguments(["photo.png", "--class", "0", "--smooth", "1"])
+    plain = dream_video.parse_arguments(["photo.png"])[0]
+    of_class = dream_video.parse_arguments(["photo.png", "--class", "0", "--smooth", "1"])[0]
     assert (plain.lapnorm, plain.step_size) == (0, 1.5) and (of_class.lapnorm, of_class.step_size) == (4, 2)
     assert of_class.smooth == 1 and of_class.steps == plain.steps
 
@@ -224,7 +203,7 @@ def test_a_frame_is_the_last_one_moved_and_dreamed(net, photo, here):
 
 @pytest.mark.parametrize("suffix", ["mp4", "webm", "gif", "webp"])
 def test_every_format_shows_the_frames(photo, here, suffix):
-    shown = [picture(33, 47, seed) for seed in range(4)]
+    shown = [smooth_image(33, 47, seed) for seed in range(4)]
     with film_writer(
         f"film.{suffix}", constant_rate(4, 25), quality=95, text=to_text({"options": {"zoom": 2}})
     ) as write:
@@ -257,13 +236,13 @@ def test_a_missing_encoder_is_told(here, monkeypatch):
 def test_quality_changes_the_size(here):
     for quality in (10, 90):
         with film_writer(f"{quality}.mp4", constant_rate(2, 25), quality) as write:
-            write(picture(64, 64))
-            write(picture(64, 64, 1))
+            write(smooth_image(64, 64))
+            write(smooth_image(64, 64, 1))
     assert Path("90.mp4").stat().st_size > 1.5 * Path("10.mp4").stat().st_size
 
 
 def test_colour_and_contrast_are_held_over_a_long_loop(net):
-    image = np.float32(picture(24, 32))
+    image = np.float32(smooth_image(24, 32))
     plan = [Step(["conv2"], zoom=1.05)] * 40
     options = {"octaves": 1, "steps": 1, "step_size": 8, "seed": 0}
 
@@ -300,8 +279,8 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(photo, tmp_path, blow):
     assert kept.stat().st_mtime_ns == before
     process.kill()
     process.communicate()
-    assert run(*arguments, "-o", "killed", cwd=tmp_path)[0] == 0
-    assert run(*arguments, "-o", "undisturbed", cwd=tmp_path)[0] == 0
+    assert run("dream_video.py", *arguments, "-o", "killed", *TINY, cwd=tmp_path)[0] == 0
+    assert run("dream_video.py", *arguments, "-o", "undisturbed", *TINY, cwd=tmp_path)[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "photo.png", "undisturbed"]
     killed, undisturbed = frames_in(tmp_path / "killed"), frames_in(tmp_path / "undisturbed")
     assert len(killed) == 24
@@ -328,11 +307,23 @@ def test_changed_options_are_refused(photo, here, monkeypatch):
     half_done(photo, monkeypatch)
     with pytest.raises(UserError, match=r"zoom: 1.05, now 1.1.*--restart"):
         dream(photo, "-o", "zoom.gif", "--frames", 6, "--zoom", 1.1)
-    Image.fromarray(picture(33, 47, seed=9)).save(photo)
+    Image.fromarray(smooth_image(33, 47, seed=9)).save(photo)
     with pytest.raises(UserError, match="source"):
         dream(photo, "-o", "zoom.gif", "--frames", 6)
     dream(photo, "-o", "zoom.gif", "--frames", 6, "--zoom", 1.1, "--restart")
     assert Path("zoom.gif").exists() and not Path("zoom.gif.frames").exists()
+
+
+def test_an_option_that_an_old_run_does_not_name_counts_as_its_default(photo, here, monkeypatch):
+    half_done(photo, monkeypatch)
+    record = Path("zoom.gif.frames/options.json")
+    options = json.loads(record.read_text())
+    assert (options.pop("lapnorm"), options["film"]) == (0, False)
+    record.write_text(json.dumps(options))
+    with pytest.raises(UserError, match="lapnorm: 0, now 2"):
+        dream(photo, "-o", "zoom.gif", "--frames", 6, "--lapnorm", 2)
+    dream(photo, "-o", "zoom.gif", "--frames", 6)
+    assert Path("zoom.gif").exists()
 
 
 def test_a_full_disk_keeps_what_there_is(photo, here, monkeypatch):
@@ -454,17 +445,21 @@ def test_a_film_resumes_too(here, monkeypatch):
 
 
 def test_scene_cuts_are_found():
-    one, moved, other = np.float32(picture(64, 80)), np.float32(np.roll(picture(64, 80), 3, 1)), np.zeros((64, 80, 3))
+    one, moved, other = (
+        np.float32(smooth_image(64, 80)),
+        np.float32(np.roll(smooth_image(64, 80), 3, 1)),
+        np.zeros((64, 80, 3)),
+    )
     assert not flow.is_scene_cut(one, moved)
-    assert flow.is_scene_cut(one, np.float32(255 - picture(64, 80))) and flow.is_scene_cut(one, other + 255)
+    assert flow.is_scene_cut(one, np.float32(255 - smooth_image(64, 80))) and flow.is_scene_cut(one, other + 255)
 
 
 def test_blending_carries_the_dream_but_not_over_a_cut(net):
-    still, cut = np.float32(picture(32, 48)), np.float32(255 - picture(32, 48))
+    still, cut = np.float32(smooth_image(32, 48)), np.float32(255 - smooth_image(32, 48))
     options = {"layers": ["conv2"], "octaves": 1, "steps": 1, "seed": 0}
 
     def film(blend):
-        return [s["frame"] for s in dream_video.film_frames(net, [still, still, cut], options, blend, False, True)]
+        return [s["frame"] for s in dream_video.video_frames(net, [still, still, cut], options, blend, False, True)]
 
     (_, plain, plain_cut), (_, blended, blended_cut) = film(0), film(0.9)
     assert np.abs(plain - blended).mean() > 0.1
@@ -473,7 +468,7 @@ def test_blending_carries_the_dream_but_not_over_a_cut(net):
 
 def test_flow_carries_the_dream_with_what_moves():
     pytest.importorskip("cv2", reason="OpenCV is an optional dependency")
-    world = np.float32(picture(120, 160))
+    world = np.float32(smooth_image(120, 160))
     before, after = world[20:84, 30:126], world[18:82, 26:122]  # all moves 2 down and 4 right
     layer = np.zeros_like(before)
     layer[30:34, 40:44] = 100
@@ -489,12 +484,12 @@ def test_flow_carries_the_dream_with_what_moves():
 def test_flow_flickers_less(net):
     """What the dream changes from frame to frame, seen along the motion, which is known: 1 down and 2 right a frame."""
     pytest.importorskip("cv2", reason="OpenCV is an optional dependency")
-    world = np.float32(picture(64, 96))
+    world = np.float32(smooth_image(64, 96))
     images = [world[8 - i : 56 - i, 16 - 2 * i : 80 - 2 * i] for i in range(6)]
     options = {"layers": ["inception3a"], "octaves": 1, "steps": 3, "jitter": 8, "seed": 0}
 
     def flicker(blend, along):
-        frames = [s["frame"] for s in dream_video.film_frames(net, images, options, blend, along, True)]
+        frames = [s["frame"] for s in dream_video.video_frames(net, images, options, blend, along, True)]
         pairs = zip(frames, frames[1:], strict=False)
         return np.mean([np.abs(new[1:, 2:] - old[:-1, :-2]).mean() for old, new in pairs])
 

@@ -6,37 +6,61 @@ import mlx.core as mx
 
 from dataset.cli import UsageError, suggest
 
+from .concepts import Concept, parse_concepts
+
 
 @dataclass(frozen=True)
 class Target:
-    """What to dream of: a layer, all of its channels or some, and its share in the objective.
+    """What to enhance: a layer, all of its channels or some, and its weight in the objective.
 
-    linear: climb to the activation itself, not to its square. So are logits, whose square would grow downwards, too.
+    linear: the activation itself is enhanced, not its square: that of a logit would grow downwards, too.
+    concept: a direction in the layer's activation, along which it is enhanced.
     """
 
     layer: str
     channels: tuple = ()
     weight: float = 1.0
     linear: bool = False
+    concept: Concept | None = None
 
     def select(self, activation):
+        """Return the target's channels of its layer's activation, N x h x w x C."""
         return activation[..., mx.array(self.channels)] if self.channels else activation
 
 
-def parse_targets(net, layers=None, classes=None):
-    """Targets from `layers`, each LAYER[:CHANNELS][=WEIGHT], and `classes`, each NAME|INDEX[=WEIGHT].
+def parse_targets(net, layers=None, classes=None, concepts=None):
+    """Return the targets of `layers`, each LAYER[:CHANNELS][=WEIGHT], `classes`, each NAME|INDEX[=WEIGHT], and
+    `concepts`, each PATH[=WEIGHT] or a Concept; beside concepts, layers are those they are taken at, and no targets.
 
-    Neither: the layer that the weights file names. Raises UsageError.
+    Targets among the layers stay as they are. None of them: the layer that the weights file names. Raises UsageError;
+    UserError for a concept that cannot be had.
     """
-    layers = [layers] if isinstance(layers, str) else layers or []
+    layers = [layers] if isinstance(layers, (str, Target)) else layers or []
     classes = [classes] if isinstance(classes, (str, int)) else classes or []
-    if not layers and not classes:
+    if not layers and not classes and not concepts:
         layers = [net.metadata["layer"]]
-    return [parse_target(net, text) for text in layers] + [parse_class(net, str(text)) for text in classes]
+    targets = [parse_class(net, str(text)) for text in classes]
+    if concepts:
+        found = parse_concepts(net, concepts, layers, quiet=True)
+        return [Target(concept.layer, weight=concept.weight, concept=concept) for concept in found] + targets
+    return [parse_target(net, text) for text in layers] + targets
+
+
+def chosen_targets(net, args, remembered=None):
+    """Return the targets of parsed options. What folders show is found out here, which takes seconds the first time.
+
+    remembered: {path: [Concept, ...]} of the recipe that the options are from.
+    """
+    found = None
+    if args.concepts:
+        found = parse_concepts(net, args.concepts, args.layers, args.background, args.quiet, remembered)
+    return parse_targets(net, args.layers, args.classes, found)
 
 
 def parse_target(net, text):
-    """inception4c, inception4c:13,27 or inception3b=0.3."""
+    """Parse LAYER[:CHANNELS][=WEIGHT]: inception4c, inception4c:13,27 or inception3b=0.3. A Target stays what it is."""
+    if isinstance(text, Target):
+        return text
     name, _, weight = text.partition("=")
     name, _, channels = name.partition(":")
     layer = net.resolve(name)
@@ -52,7 +76,7 @@ def parse_target(net, text):
 
 
 def parse_class(net, text):
-    """The logit of a class, by its name (or one of its names, "tabby" of "tabby, tabby cat") or its number."""
+    """Return the logit of a class, by its name (or one of its names, "tabby" of "tabby, tabby cat") or its number."""
     if not net.num_classes:
         raise UsageError("--class: these weights have no classifier; dream of a layer instead")
     name, _, weight = text.rpartition("=") if "=" in text else (text, "", "")
@@ -76,5 +100,5 @@ def parse_class(net, text):
 
 
 def linear(targets):
-    """The same targets, each climbed to by the activation itself: a dead one then still says which way is up."""
+    """Make targets linear, of which the gradient is not zero where a channel is dead (zero) all over the image."""
     return [replace(target, linear=True) for target in targets]

@@ -11,7 +11,7 @@ GRADIENT_COST = 4  # bytes it takes, as a multiple of those of the activations (
 
 
 def in_tiles(gradient, tile, rng):
-    """`gradient`, for images larger than `tile` on a side computed piece by piece, with memory for one piece."""
+    """Return `gradient` computed tile by tile where an image is larger than `tile` pixels on a side."""
 
     def tiled(image, **options):
         height, width = image.shape[:2]
@@ -37,7 +37,7 @@ def in_tiles(gradient, tile, rng):
 
 
 def tile_edges(side, tile, rng):
-    """[(start, end)] of pieces of equal length, at most `tile`, but for the first and last: the grid is shifted."""
+    """Cut a side at a random offset: [(start, end)] of equal lengths, at most `tile`, the first and last shorter."""
     if side <= tile:
         return [(0, side)]
     length = -(-side // -(-side // tile))
@@ -46,7 +46,7 @@ def tile_edges(side, tile, rng):
 
 
 def tile_size(net, targets):
-    """The side of the largest square image, in pixels, whose gradient fits into the memory at hand."""
+    """Return the side of the largest square image, in pixels, whose gradient fits into the memory at hand."""
     side = 256
     layers = {target.layer for target in targets}
     bytes_ = 0
@@ -60,7 +60,7 @@ def tile_size(net, targets):
 
 
 def memory_available():
-    """Bytes that are free where MLX computes."""
+    """Return how many bytes are free where MLX computes."""
     if mx.default_device() == mx.Device(mx.gpu):
         info = mx.device_info()
         total = info.get("max_recommended_working_set_size") or info.get("total_memory") or info["memory_size"]

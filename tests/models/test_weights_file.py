@@ -246,7 +246,7 @@ def test_a_header_that_promises_much(tmp_path):
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"format": 2}, "newer DeepDream-MLX"),
+        ({"format": 3}, "newer DeepDream-MLX"),
         ({"format": "1"}, "not that of a weights file"),
         ({"model": "lenet"}, "not here: 'lenet'"),
         ({"num_classes": 10**9}, "wrong num_classes"),

@@ -1,0 +1,265 @@
+"""The options that decide about a dream: one table for both scripts, their defaults, and what a recipe tells.
+
+A new option is one add_argument() line here: both scripts then have it, deepdream() gets it as the keyword argument
+of its name, and recipes, --like and half-finished videos keep its value.
+"""
+
+import argparse
+from pathlib import Path
+
+from dataset.cli import Parser, UsageError, number, picture_size, whole_number
+from dataset.color import LUMA, load_matrix
+from dataset.images import read_image
+
+from ..registry import REGISTRY
+from .objectives import Guide
+
+VISUALIZE_DEFAULTS = {"noise": "224x224", "steps": 200}  # defaults under --visualize
+# Defaults for a class. With those of 2015 a class leaves a few spots of its colors; these, chosen by looking at
+# images, are the least that makes bodies of them: more way to go, and coarse shapes as strong as fine ones.
+CLASS_DEFAULTS = {"steps": 20, "step_size": 2.0, "lapnorm": 4, "smooth": 0.5}
+# Defaults for a concept: with the colors decorrelated the photograph stays one, and the dream grows out of it
+CONCEPT_DEFAULTS = {"steps": 20, "step_size": 1.5, "lapnorm": 4, "smooth": 0.5, "decorrelate": True}
+
+# Whoever gives one of these does without the other's old value, be it of a recipe or of a preset
+EXCLUSIVE = (("layers", "classes", "concepts"), ("guide", "concepts"), ("width", "max_size"))
+
+# A recipe tells these first and in this order; options that are not listed follow in the order of --help
+ORDER = (
+    *("model", "weights", "guide", "mask", "decorrelate", "width", "max_size", "noise", "visualize"),
+    *(
+        "layers",
+        "classes",
+        "concepts",
+        "background",
+        "octaves",
+        "octave_scale",
+        "steps",
+        "step_size",
+        "jitter",
+        "seed",
+        "tile",
+    ),
+    *("lapnorm", "smooth", "strength", "keep_color", "invert"),
+)
+
+
+# --- The table ---
+
+
+def add_size_options(group):
+    """Add --width and --max-size, see dataset.images.resize_to()."""
+    add = group.add_argument
+    add("--width", type=whole_number(1), metavar="N", help="resize to this width first, pixels")
+    add("--max-size", type=whole_number(1), metavar="N", help="shrink to this longest side first, pixels")
+
+
+def add_image_options(parser):
+    """Add what dream.py starts from: the size of the image, or noise in its place."""
+    group = parser.add_argument_group("the picture")
+    add_size_options(group)
+    add = group.add_argument
+    add("--noise", type=picture_size, metavar="WIDTHxHEIGHT", help="start from noise instead of a picture")
+    add(
+        "--visualize",
+        action="store_true",
+        help="from noise, show what a class or channel looks like to the network: feature visualisation in "
+        "decorrelated colours and frequencies (--noise 224x224 and --steps 200, unless given)",
+    )
+
+
+def add_dream_options(parser):
+    """Add the options that dream.py and dream_video.py share; settings() makes arguments of deepdream() of them."""
+    add_network_options(parser)
+    add_target_options(parser)
+    add_ascent_options(parser)
+    add_gradient_options(parser)
+    add_blend_options(parser)
+
+
+def add_network_options(parser):
+    add = parser.add_argument_group("network").add_argument
+    add(
+        "--model",
+        choices=REGISTRY,
+        metavar="NAME",
+        help="see --list-models (default: what --weights holds, else googlenet)",
+    )
+    add("--weights", metavar="FILE", type=Path, help="an .npz of convert.py or train_dream.py")
+
+
+def add_target_options(parser):
+    add = parser.add_argument_group("what to dream of").add_argument
+    add(
+        "--layers",
+        nargs="+",
+        metavar="TARGET",
+        help="what to enhance: LAYER[:CHANNELS][=WEIGHT], such as inception4c, inception4c:13,27 or inception3b=0.3; "
+        "see --list-layers (default: what the weights or the network name)",
+    )
+    add(
+        "--class",
+        dest="classes",
+        nargs="+",
+        metavar="CLASS",
+        help="a class of the network's, NAME|INDEX[=WEIGHT], such as 'monarch'; see --list-classes",
+    )
+    add(
+        "--concept",
+        dest="concepts",
+        nargs="+",
+        metavar="PATH",
+        help="dream of what the pictures in a folder show, PATH[=WEIGHT]; or a picture, or what --save-concept kept; "
+        "--layers then names the layers where that is looked for",
+    )
+    photographs = "some hundred ordinary photographs, for weights without a background of their own"
+    add("--background", metavar="FOLDER", help=photographs)
+    add("--guide", type=Path, metavar="PICTURE", help="dream of the features of this picture")
+    add("--invert", action=argparse.BooleanOptionalAction, default=False, help="take away instead: descend")
+
+
+def add_ascent_options(parser):
+    add = parser.add_argument_group("how").add_argument
+    add("--octaves", type=whole_number(1), default=4, metavar="N", help="sizes to dream at")
+    add("--octave-scale", type=number(above=1), default=1.4, metavar="X", help="ratio of two sizes")
+    add("--steps", type=whole_number(1), default=10, metavar="N", help="gradient steps an octave")
+    add(
+        "--step-size",
+        type=number(above=0),
+        default=1.5,
+        metavar="X",
+        help="mean change of a pixel in a step, in levels of 0..255",
+    )
+    add("--jitter", type=whole_number(0), default=32, metavar="N", help="largest random shift, pixels")
+    add(
+        "--tile",
+        type=whole_number(64),
+        metavar="N",
+        help="compute large pictures in tiles of N x N pixels (default: as the memory at hand allows)",
+    )
+    add("--seed", type=whole_number(0), default=0, metavar="N", help="of everything random")
+
+
+def add_gradient_options(parser):
+    add = parser.add_argument_group("shaping the gradient").add_argument
+    add(
+        "--lapnorm",
+        type=whole_number(0),
+        default=0,
+        metavar="LEVELS",
+        help="make coarse and fine shapes equally strong, by a Laplacian pyramid of so many levels; 4 is usual "
+        "(default: %(default)s, off)",
+    )
+    add(
+        "--smooth",
+        type=number(least=0),
+        default=0.0,
+        metavar="SIGMA",
+        help="blur it, by three Gaussians around SIGMA pixels, wider at every step; 0.5 is usual "
+        "(default: %(default)s, off)",
+    )
+    add("--no-decorrelate", dest="decorrelate", action="store_const", const=False, help="change both alike")
+    add(
+        "--decorrelate",
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="change brightness more than colour, as pictures do: by the weights' own colour matrix, else ImageNet's, "
+        "or FILE of calc_cm.py",
+    )
+
+
+def add_blend_options(parser):
+    add = parser.add_argument_group("where and how much").add_argument
+    add("--mask", type=Path, metavar="PICTURE", help="dream where it is white, keep where it is black")
+    strength = "of the dream over the picture, 0..1"
+    add("--strength", type=number(least=0, most=1), default=1.0, metavar="X", help=strength)
+    color = "the picture's colours, the dream's brightness"
+    add("--keep-color", action=argparse.BooleanOptionalAction, default=False, help=color)
+
+
+def recipe_parser():
+    """Return a parser of the options that a recipe may hold, and of nothing else."""
+    parser = Parser(prog="dream.py", add_help=False)
+    add_image_options(parser)
+    add_dream_options(parser)
+    return parser
+
+
+def in_order(actions):
+    """Return {name: action} in the order of recipes."""
+    actions = {action.dest: action for action in actions}
+    return {name: actions[name] for name in (*ORDER, *(name for name in actions if name not in ORDER))}
+
+
+OPTIONS = in_order(recipe_parser()._actions)
+SWITCHES = {name: action.option_strings[0] for name, action in OPTIONS.items()}  # {"octave_scale": "--octave-scale"}
+DEFAULTS = {name: action.default for name, action in OPTIONS.items()}
+# options that are no keyword arguments of deepdream()
+NOT_SETTINGS = ("model", "weights", "width", "max_size", "noise", "visualize", "background")
+
+
+def settings(args):
+    """Return the keyword arguments of deepdream() from parsed options. Files that they name are read here, once."""
+    options = {name: getattr(args, name) for name in OPTIONS if name not in NOT_SETTINGS}
+    options["guide"] = Guide(read_image(args.guide)) if args.guide else None
+    options["mask"] = read_image(args.mask) @ LUMA if args.mask else None
+    options["decorrelate"] = load_matrix(args.decorrelate) if isinstance(args.decorrelate, str) else args.decorrelate
+    return options
+
+
+# --- Defaults that depend on other options ---
+
+
+def dependent_defaults(options):
+    """Return the defaults that {name: value} of options asks for: of --visualize, of a concept, of a class, or none.
+
+    A preset is a whole look, into which no defaults for concepts and classes mix.
+    """
+    if options.get("visualize"):
+        return VISUALIZE_DEFAULTS
+    if options.get("preset"):
+        return {}
+    return CONCEPT_DEFAULTS if options.get("concepts") else CLASS_DEFAULTS if options.get("classes") else {}
+
+
+def check_concepts(args):
+    """Raise UsageError where an option does not go with concepts, or not without."""
+    if args.concepts and args.guide:
+        raise UsageError("--concept has no use for --guide: take the one or the other")
+    if args.background and not args.concepts:
+        raise UsageError("--background is what a concept stands out against: it needs --concept")
+
+
+def given_options(parser, words):
+    """Return {name: value} of the options that are on a command line, without defaults."""
+    unset = object()
+    blank = argparse.Namespace(**{action.dest: unset for action in parser._actions})
+    return {name: value for name, value in vars(parser.parse_args(words, blank)).items() if value is not unset}
+
+
+def override(*layers):
+    """Merge {name: value} dicts, each overriding those before, also where its options exclude theirs."""
+    options = {}
+    for layer in layers:
+        for names in EXCLUSIVE:
+            if any(name in layer for name in names):
+                options |= dict.fromkeys(names)
+        options |= layer
+    return options
+
+
+def parse_over(parser, words, *layers):
+    """Parse a command line over the defaults that follow from it and over `layers`, {name: value} dicts.
+
+    A later layer overrides an earlier one, and the command line all. The parser's defaults change with it.
+    """
+    told = override(*layers, given_options(parser, words))
+    parser.set_defaults(**dependent_defaults(told) | told)
+    return parser.parse_args(words)
+
+
+def describe_defaults(defaults):
+    """Return the sentence's end of --help about defaults {name: value}: "--steps 20, --decorrelate"."""
+    words = (SWITCHES[name] + ("" if value is True else f" {value:g}") for name, value in defaults.items())
+    return ", ".join(words)
