@@ -6,6 +6,7 @@ import mlx.core as mx
 
 from dataset.cli import UsageError, suggest
 
+from .class_concepts import class_concepts
 from .concepts import Concept, parse_concepts
 
 
@@ -76,7 +77,8 @@ def parse_target(net, text):
 
 
 def parse_class(net, text):
-    """Return the logit of a class, by its name (or one of its names, "tabby" of "tabby, tabby cat") or its number."""
+    """Return the target of a class, by its name (or one of its names, "tabby" of "tabby, tabby cat") or its number: the
+    concept that is stored with the weights, else the logit."""
     if not net.num_classes:
         raise UsageError("--class: these weights have no classifier; dream of a layer instead")
     name, _, weight = text.rpartition("=") if "=" in text else (text, "", "")
@@ -84,11 +86,10 @@ def parse_class(net, text):
         weight = float(weight or 1)
     except ValueError:
         raise UsageError(f"class {text!r} is not NAME|INDEX[=WEIGHT], such as {name!r}=0.5") from None
-    logits = net.resolve("logits")
     if name.isdecimal():
         if int(name) >= net.num_classes:
             raise UsageError(f"there is no class {name}: they go from 0 to {net.num_classes - 1}")
-        return Target(logits, (int(name),), weight, linear=True)
+        return class_target(net, int(name), weight)
     if not net.classes:
         raise UsageError(f"these weights do not name their classes: give a number, 0 to {net.num_classes - 1}")
     wanted = name.casefold().strip()
@@ -96,7 +97,14 @@ def parse_class(net, text):
     numbers |= {whole.casefold().strip(): i for i, whole in enumerate(net.classes)}
     if wanted not in numbers:
         raise UsageError(f"there is no class {name!r} in these weights: {suggest(wanted, numbers)}")
-    return Target(logits, (numbers[wanted],), weight, linear=True)
+    return class_target(net, numbers[wanted], weight)
+
+
+def class_target(net, number, weight):
+    concept = class_concepts(net).get(net.classes[number]) if net.classes else None
+    if concept:
+        return Target(concept.layer, weight=weight, concept=concept)
+    return Target(net.resolve("logits"), (number,), weight, linear=True)
 
 
 def linear(targets):

@@ -14,6 +14,7 @@ from dataset.files import atomic_write
 
 from ..network import Network
 from . import checkpoints
+from .options import FORMER, SETTINGS
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Run:
 
     args: argparse.Namespace
     net: Network
+    base: Network | None  # that it started from; None from scratch
     frozen: list  # modules
     split: str | None  # the layer that the frozen part ends with
     optimizers: list  # (optimizer, learning rate, parameter paths)
@@ -54,6 +56,7 @@ class Run:
     settings: dict  # the options that decide about the weights: --resume must have the same
     untrained: bool  # at the start the classifier is one of random weights
     state: State = field(default_factory=State)
+    concepts: object = None  # ConceptExport, where there is a background to make concepts against
 
     @property
     def first(self):
@@ -67,12 +70,13 @@ def start_or_resume(run):
     optimizers = [optimizer for optimizer, _, _ in run.optimizers]
     if run.first and args.resume:
         stored = checkpoints.read_state(file)
-        differing = [key for key, value in run.settings.items() if stored["settings"].get(key) != value]
+        begun = {**FORMER, **stored["settings"]}
+        differing = [key for key, value in run.settings.items() if begun.get(key) != value]
         if differing:
             key = differing[0]
             raise UsageError(
                 f"--resume: the run was begun with another {key.replace('_', ' ')}: "
-                f"{stored['settings'].get(key)}, not {run.settings[key]}"
+                f"{begun.get(key)}, not {run.settings[key]}"
             )
         checkpoints.restore(file, run.net, optimizers)
         run.state = State.from_json(stored["state"])
@@ -93,13 +97,12 @@ def start_or_resume(run):
 
 def settings_of(args, net, train_set):
     """Return what decides about the weights of a run."""
-    names = ("epochs", "batch_size", "optimizer", "lr", "head_lr", "momentum", "weight_decay", "schedule", "warmup")
-    names += ("clip", "label_smoothing", "balance", "seed", "image_size", "val", "cache", "freeze_to", "train")
-    settings = {name: getattr(args, name) for name in names}
+    settings = {name: getattr(args, name) for name in SETTINGS}
     settings |= {"model": net.metadata["model"], "aux": net.metadata["aux"], "base": net.metadata.get("source_sha256")}
     images = "".join(f"{path} {label}" for path, label in zip(train_set.paths, train_set.labels, strict=True))
-    settings |= {"augmentation": repr(args.augmentation), "pictures": zlib.crc32(images.encode())}
-    return settings
+    a = args.augmentation  # in the words that checkpoints have always had
+    text = f"Augmentation(scale={a.scale}, ratio={a.ratio}, flip={a.flip}, rotation={a.rotation}, colour={a.colour})"
+    return settings | {"augmentation": text, "pictures": zlib.crc32(images.encode())}
 
 
 def save(run):
