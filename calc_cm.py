@@ -29,7 +29,7 @@ from dataset import cli, plots
 from dataset.cli import Parser, UserError, log, npz_path, progress, whole_number
 from dataset.color import normalize_matrix
 from dataset.files import atomic_write
-from dataset.folder import find_pictures
+from dataset.folder import find_images
 from dataset.images import check_writable, write_image
 from dataset.workers import cores
 
@@ -110,7 +110,7 @@ def list_images(names):
     for name in names:
         if not os.path.exists(name):
             raise UserError(f"{name}: no such file or folder")
-        found = find_pictures(name) if os.path.isdir(name) else [name]
+        found = find_images(name) if os.path.isdir(name) else [name]
         if not found:
             raise UserError(f"{name}: no pictures in it")
         paths += found

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Foreign checkpoints to the weights that this project reads; the published ones from where they are."""
+"""Convert foreign checkpoints to the weights that this project reads; download and convert the published ones."""
 
 import json
 import re
 from pathlib import Path
 
 import models
-from models import weights_file
-from models.conversion import downloads, names, publishing
+from models import fingerprint, weights_file
+from models.conversion import downloads, publishing, state_dict
+from models.dreaming.concepts import is_concept, read_concept
 
 import numpy as np
 
@@ -20,56 +21,57 @@ LOSSY = ("bfloat16", "int8")  # of which convert.py says what they cost
 
 
 def convert(path, output=None, model=None, dtype="float16", changes=None, origin=None):
-    """Convert one file; returns (path of the weights file, its metadata, its arrays before rounding).
+    """Convert one file; returns (path of the weights file, its Metadata, its arrays before rounding).
 
-    output: None puts it where models.load looks for it, unless something is there. changes: metadata that the user
-    gives (mean, std, channel_order, classes, layer). origin: where the file does not tell one. Raises UserError.
+    output: None puts it where models.load looks for it, unless something is there. changes: fields of Metadata that
+    the user gives (mean, std, channel_order, classes, layer, origin). origin: where nothing else tells one.
+    Raises UserError.
     """
-    path = Path(path)
-    arrays, metadata = names.load(path, model)
-    usual = models.WEIGHTS / f"{metadata['model']}_mlx.npz"
+    path, changes = Path(path), dict(changes or {})
+    arrays, metadata = state_dict.load(path, model)
+    usual = models.WEIGHTS / f"{metadata.model}_mlx.npz"
     if not output and usual.exists():
         raise UserError(f"{path}: {usual} is there already: -o OUT writes another file, or replaces that one")
     output = Path(output or usual)
     if output.exists() and output.samefile(path):
         raise UsageError(f"{output} is the file to convert: name another one with -o")
-    metadata |= changes or {}
-    if "layer" in metadata:
-        net = models.entry(metadata["model"]).build(metadata["num_classes"], aux=metadata["aux"])
-        metadata["layer"] = net.resolve(metadata["layer"])
-    classes, count = metadata.get("classes"), metadata["num_classes"]
+    if "layer" in changes:
+        changes["layer"] = metadata.build().resolve(changes["layer"])
+    classes, count = changes.get("classes"), metadata.num_classes
     if classes and len(classes) != count:
         raise UserError(f"{path}: its classifier has {count} classes, but there are {len(classes)} names")
-    metadata["origin"] = (changes or {}).get("origin") or metadata.get("origin") or origin
+    metadata = metadata.replace(origin=metadata.origin or origin).replace(**changes)
+    metadata.extra.pop("feature_digest", None)  # of the file that is converted, which may be another's
+    if dtype in fingerprint.COARSE:
+        metadata.extra["feature_digest"] = fingerprint.digest_of_arrays(arrays, metadata.model)
     weights_file.write(output, arrays, metadata, dtype)
     return output, metadata, arrays
 
 
 def report(output, metadata, arrays, dtype):
-    """What was written, on stdout."""
-    count = metadata["num_classes"]
+    """Print what was written."""
+    count = metadata.num_classes
     classes = f"{count} classes" if count else "no classifier"
-    print(f"{output}: {metadata['model']}, {classes}, {dtype}, {output.stat().st_size / 1e6:.1f} MB", flush=True)
-    mean, std = numbers(metadata["mean"]), numbers(metadata["std"])
-    print(f"  takes pixels 0..255 minus {mean}, over {std}, as {metadata['channel_order']}", flush=True)
+    print(f"{output}: {metadata.model}, {classes}, {dtype}, {output.stat().st_size / 1e6:.1f} MB", flush=True)
+    mean, std = numbers(metadata.mean), numbers(metadata.std)
+    print(f"  takes pixels 0..255 minus {mean}, over {std}, as {metadata.channel_order}", flush=True)
     if dtype in LOSSY:
         errors = layer_errors(output, arrays)
         print("  relative error by layer: " + ", ".join(f"{name} {error:.2%}" for name, error in errors.items()))
 
 
 def layer_errors(path, arrays):
-    """{stage: relative error} of a weights file against the arrays it was made from, up to the layer that is dreamed
-    on: |a - b| / |b|, over a picture of soft noise of 224 x 224.
+    """Measure {stage: relative error |a - b| / |b|} of a weights file against the arrays it was made from, on 224 x 224
+    pixels of soft noise, up to the layer that is dreamed on.
     """
     from scipy.ndimage import zoom
 
     image = zoom(np.random.default_rng(0).uniform(0, 255, (9, 9, 3)), (224 / 9, 224 / 9, 1), order=1)[None]
     rounded = models.load(weights=path)
-    entry = models.entry(rounded.metadata["model"])
-    exact = entry.build(rounded.metadata["num_classes"], aux=rounded.metadata["aux"]).eval()
+    exact = rounded.metadata.build().eval()
     exact.load_arrays(arrays, path)
-    exact.metadata = rounded.metadata
-    names = rounded.layers[: rounded.layers.index(rounded.resolve(entry.default_layer)) + 1]
+    deepest = rounded.resolve(models.entry(rounded.metadata.model).default_layer)
+    names = rounded.layers[: rounded.layers.index(deepest) + 1]
     stages = [name for name in names if re.fullmatch(r"\w+(\.\d+)?", name)]  # no branches, no insides of blocks
     ours, theirs = (net.activations(image.astype(np.float32), stages) for net in (rounded, exact))
     arrays = {name: (np.array(ours[name]), np.array(theirs[name])) for name in stages}
@@ -92,7 +94,7 @@ def convert_all(paths, args, tidy=False):
 
 
 def raw_files():
-    """What lies in toConvert/, without the remains of broken downloads."""
+    """List what lies in toConvert/, without the remains of broken downloads."""
     files = sorted(path for path in TO_CONVERT.glob("*") if path.is_file() and not path.name.startswith("."))
     return [path for path in files if not path.name.endswith((".part", ".part.json"))]
 
@@ -104,7 +106,7 @@ def download(name, args):
         print(f"{output} is here already")
         return
     reasons = []
-    for source in downloads.SOURCES[name]:
+    for source in models.entry(name).sources:
         try:
             path = downloads.fetch(source, TO_CONVERT, args.quiet)
             origin = f"{source.terms}; {source.address}"
@@ -117,7 +119,7 @@ def download(name, args):
             path.unlink()
         return
     raise UserError(
-        f"no weights of {name} came ({'; '.join(reasons)}). If you can fetch {downloads.SOURCES[name][0].address} "
+        f"no weights of {name} came ({'; '.join(reasons)}). If you can fetch {models.entry(name).sources[0].address} "
         f"by other means, put it in {TO_CONVERT} and run: python convert.py"
     )
 
@@ -134,7 +136,7 @@ def download_all(names, args):
 
 
 def changes(args):
-    """The metadata that the command line gives."""
+    """Return the fields of Metadata that the command line gives."""
     given = pixel_statistics(args.mean, args.std, args.channel_order)
     given |= {"classes": read_classes(args.classes)} if args.classes else {}
     given |= {"layer": args.layer} if args.layer else {}
@@ -142,7 +144,7 @@ def changes(args):
 
 
 def pixel_statistics(mean, std, order=None):
-    """Statistics of pixels 0..255 from the command line's, which count in 0..1 unless a mean is above 1."""
+    """Convert statistics that count in 0..1, unless a mean is above 1, to Metadata fields for pixels 0..255."""
     given = {"channel_order": order} if order else {}
     if mean is None and std is None:
         return given
@@ -155,7 +157,7 @@ def pixel_statistics(mean, std, order=None):
 
 
 def read_classes(path):
-    """The lines of a text file: a class a line, in the order of the classifier."""
+    """Read the names of classes from a text file: one a line, in the order of the classifier."""
     try:
         names = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -166,14 +168,13 @@ def read_classes(path):
 
 
 def print_list():
-    """The table of --list: a row a network."""
+    """Print the networks, where their weights come from, and which are here."""
     rows = [("NETWORK", "SIZE", "HERE", "TERMS", "FROM")]
-    for name in models.REGISTRY:
-        sources = downloads.SOURCES.get(name, ())
+    for name, spec in models.REGISTRY.items():
         here = "yes" if (models.WEIGHTS / f"{name}_mlx.npz").exists() else "no"
         if name == "googlenet" and here == "no" and models.STARTER.exists():
             here = "starter"
-        for i, source in enumerate(sources):
+        for i, source in enumerate(spec.sources):
             size = f"{source.megabytes} MB" if source.megabytes else "?"
             rows.append(
                 (name, size, here, source.terms, source.host) if i == 0 else ("", size, "", source.terms, source.host)
@@ -184,39 +185,54 @@ def print_list():
 
 
 def print_info(path):
-    """What a weights file says of itself, a line a fact."""
-    arrays, metadata = weights_file.read(path)
-    classes = metadata["classes"] or []
-    names = f" ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''})" if classes else ", without names"
-    count = metadata["num_classes"]
-    facts = {
-        "file": f"{path}, {Path(path).stat().st_size / 1e6:.1f} MB",
-        "sha256": sha256(path),
-        "network": metadata["model"],
-        "classes": f"{count}{names}" if count else "none: the file has no classifier",
-        "auxiliary heads": "yes" if metadata["aux"] else "no",
-        "parameters": f"{sum(array.size for array in arrays.values()):,} in {len(arrays)} arrays, {metadata['dtype']}",
-        "mean": f"{numbers(metadata['mean'])} (R G B, 0..255)",
-        "std": numbers(metadata["std"]),
-        "channel order": metadata["channel_order"],
-        "colour matrix": "; ".join(map(numbers, metadata["color_matrix"])) if metadata["color_matrix"] else "none",
-        "converted from": metadata["source"] or "not told",
-        "its sha256": metadata["source_sha256"] or "not told",
-        "origin": metadata["origin"] or "not told",
-        "dreams of": metadata["layer"],
-    }
-    told = {"format", "model", "num_classes", "classes", "mean", "std", "channel_order", "color_matrix", "aux"}
-    told |= {"source", "source_sha256", "origin", "layer", "dtype"}
-    facts |= {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items() if key not in told}
+    """Print what a weights file, or a saved concept, says of itself, a line a fact."""
+    facts = concept_facts(path) if is_concept(path) else weights_facts(path)
+    facts = {"file": f"{path}, {Path(path).stat().st_size / 1e6:.3g} MB", "sha256": sha256(path)} | facts
     for key, value in facts.items():
         print(f"{key + ':':17}{value}")
+
+
+def concept_facts(path):
+    """Return {what: text} of a saved concept."""
+    concept = read_concept(path)
+    return {
+        "concept": concept.name,
+        "made of": concept.origin,
+        "images": concept.images,
+        "layer": f"{concept.layer}, {len(concept.direction)} channels",
+        "offset": f"{concept.offset:g}",
+        "features": concept.weights,
+    }
+
+
+def weights_facts(path):
+    """Return {what: text} of a weights file."""
+    arrays, metadata = weights_file.read(path)
+    classes = [name.split(",")[0] for name in metadata.classes or []]
+    names = f" ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''})" if classes else ", without names"
+    count = metadata.num_classes
+    facts = {
+        "network": metadata.model,
+        "classes": f"{count}{names}" if count else "none: the file has no classifier",
+        "auxiliary heads": "yes" if metadata.aux else "no",
+        "parameters": f"{sum(array.size for array in arrays.values()):,} in {len(arrays)} arrays, {metadata.dtype}",
+        "mean": f"{numbers(metadata.mean)} (R G B, 0..255)",
+        "std": numbers(metadata.std),
+        "channel order": metadata.channel_order,
+        "colour matrix": "; ".join(map(numbers, metadata.color_matrix)) if metadata.color_matrix else "none",
+        "converted from": metadata.source or "not told",
+        "its sha256": metadata.source_sha256 or "not told",
+        "origin": metadata.origin or "not told",
+        "dreams of": metadata.layer,
+    }
+    return facts | {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.extra.items()}
 
 
 def numbers(values):
     return " ".join(f"{value:g}" for value in values)
 
 
-def parser():
+def build_parser():
     p = cli.Parser(prog="convert.py", description=__doc__)
     p.add_argument(
         "files",
@@ -250,7 +266,7 @@ def parser():
     )
     p.add_argument("--keep", action="store_true", help="leave the raw files in toConvert/")
     p.add_argument("--list", action="store_true", help="print the networks, their sources, sizes and terms")
-    p.add_argument("--info", metavar="FILE", help="print what is in a weights file")
+    p.add_argument("--info", metavar="FILE", help="print what is in a weights file or a saved concept")
     p.add_argument(
         "--publish", metavar="OWNER/NAME", help="show what would go to the Hugging Face hub: FILEs (default: all here)"
     )
@@ -260,7 +276,7 @@ def parser():
 
 
 def main():
-    args = parser().parse_args()
+    args = build_parser().parse_args()
     if args.list:
         return print_list()
     if args.info:

@@ -15,17 +15,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import models
-from models.dreaming.concepts import Concept, write_concept
+from models.dreaming.accentuate import accentuate
+from models.dreaming.concepts import Concept, save_concept
 from models.dreaming.gradients import color_matrix, gradient_transform
 from models.dreaming.objectives import Guide, objective_function
 from models.dreaming.octaves import octave_sizes
 from models.dreaming.options import (
     CLASS_DEFAULTS,
     CONCEPT_DEFAULTS,
-    SWITCHES,
     add_dream_options,
     add_image_options,
-    check_concepts,
+    check_use,
     describe_defaults,
     given_options,
     parse_over,
@@ -267,7 +267,7 @@ def main(arguments=None):
     like = read_recipe(args.like) if args.like else None
     repeated = repeated_options(like["options"], "concepts" in given) if like else {}
     if args.pictures:  # to be treated like a dream that may have come from noise
-        repeated = {name: value for name, value in repeated.items() if name not in ("noise", "visualize")}
+        repeated = {name: value for name, value in repeated.items() if name != "noise"}
     args = parse_over(parser, arguments, repeated)
     check_use(args, given)
     inputs = find_inputs(args)
@@ -278,7 +278,7 @@ def main(arguments=None):
     if args.list_classes:
         return list_classes(net)
     if args.preset:
-        look = preset(args.preset, "starter" if net.path == models.STARTER else net.metadata["model"])
+        look = preset(args.preset, net)
         args = parse_over(parser, arguments, repeated, look)
     if like and like.get("weights_sha256") != net.weights_sha256:
         log(f"note: {args.like} was made with other weights, {like.get('weights')}", args.quiet)
@@ -287,32 +287,9 @@ def main(arguments=None):
         remembered = remembered_concepts(like) if like and "concepts" not in given else None
         options |= {"layers": chosen_targets(net, args, remembered), "classes": None, "concepts": None}
         if args.save_concept:
-            save_concept(args.save_concept, options["layers"])
+            save_concept(args.save_concept, [target.concept for target in options["layers"] if target.concept])
     todo = survey_image if args.survey else dream_on
     return run_all(inputs, outputs, args, functools.partial(todo, net, args, options))
-
-
-def check_use(args, given):
-    """Raise UsageError where an option was given that would have no effect."""
-    alone = {"model", "weights", "layers", "classes", "concepts", "background", "seed", "steps", "noise", "visualize"}
-    useless = {
-        "--visualize": [name for name in ("survey", "preset", *SWITCHES) if args.visualize and name not in alone],
-        "--noise": [name for name in ("width", "max_size") if args.noise],
-        "--survey models": [name for name in ("layers", "classes") if args.survey == "models"],
-        "--survey": [name for name in ("classes", "save_every", "growth", "save_concept") if args.survey],
-        f"--survey {args.survey}": ["concepts"] if args.survey not in (None, "stages", "models") else [],
-    }
-    for option, names in useless.items():
-        for name in names:
-            if name in given:
-                raise UsageError(f"{option} has no use for {SWITCHES.get(name, '--' + name.replace('_', '-'))}")
-    check_concepts(args)
-    if args.save_concept and not (args.concepts and args.save_concept.suffix == ".npz"):
-        raise UsageError("--save-concept FILE.npz saves what --concept finds: it needs that, and a name in .npz")
-    if "growth" in given and not args.save_every:
-        raise UsageError("--growth needs --save-every")
-    if args.visualize and not (args.layers or args.classes or args.concepts):
-        raise UsageError("--visualize: say of what, with --class, --concept or --layers LAYER:CHANNEL")
 
 
 def find_inputs(args):
@@ -322,7 +299,7 @@ def find_inputs(args):
     """
     if args.noise:
         if args.pictures:
-            raise UsageError("--noise and --visualize start from nothing: give no picture")
+            raise UsageError("--noise starts from nothing: give no picture")
         return [(None, Path("noise"))]
     if not (args.pictures or args.list_layers or args.list_classes or args.save_concept):
         greedy = {"--layers": args.layers, "--class": args.classes, "--concept": args.concepts}
@@ -401,22 +378,16 @@ def dream_on(net, args, options, path, output):
             keep(current)
 
         if args.visualize:
-            height, width = image.shape[:2]
-            dreamed = visualize(net, options["layers"], height, width, args.steps, seed=args.seed, callback=after_step)
+            common = {"steps": args.steps, "seed": args.seed, "callback": after_step}
+            if path:
+                dreamed = accentuate(net, options["layers"], image, **common)
+            else:
+                dreamed = visualize(net, options["layers"], *image.shape[:2], **common)
         else:
             dreamed = deepdream(net, image, **options, callback=after_step)
     recipe = make_recipe(net, name, recipe_options(net, args), options["layers"])
     write_image(output, dreamed, alpha, **save_options(output, recipe))
     print(output, flush=True)
-
-
-def save_concept(path, targets):
-    """Write the one concept among targets to an .npz; UsageError where there are several."""
-    concepts = [target.concept for target in targets if target.concept]
-    if len(concepts) > 1:
-        raise UsageError(f"--save-concept saves one concept at one layer; these are {len(concepts)}")
-    write_concept(path, concepts[0])
-    print(path, flush=True)
 
 
 def survey_image(net, args, options, path, output):
@@ -461,8 +432,8 @@ def list_classes(net):
 
 
 def list_presets():
-    for name, (description, *_) in PRESETS.items():
-        print(f"{name:16}{description}")
+    for name, look in PRESETS.items():
+        print(f"{name:16}{look.shows}")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import models
-from models.dreaming.concepts import direction_digest, parse_concepts
+from models.dreaming.concepts import direction_digest
 from models.dreaming.octaves import octave_sizes
 from models.dreaming.options import (
-    CLASS_DEFAULTS,
-    CONCEPT_DEFAULTS,
+    FRAME_CLASS_DEFAULTS,
+    FRAME_CONCEPT_DEFAULTS,
     add_dream_options,
     add_size_options,
     check_concepts,
@@ -25,7 +25,7 @@ from models.dreaming.options import (
     settings,
 )
 from models.dreaming.recipes import make_recipe, to_text
-from models.dreaming.targets import chosen_targets, parse_targets
+from models.dreaming.schedules import names_concepts, schedule_targets
 from models.dreaming.tiles import tile_size
 
 import numpy as np
@@ -37,14 +37,11 @@ from dataset.files import sha256
 from dataset.flow import is_scene_cut, need_opencv, warp
 from dataset.frames import frame_path, keep_frame, remove, resume_frames
 from dataset.images import SUFFIXES, check_writable, read_image, resize_to, to_uint8, write_image
-from dataset.video import FORMATS, constant_rate, film_writer, has_sound, read_film, read_frames
+from dataset.video import FORMATS, constant_rate, has_sound, read_frames, read_video, video_writer
 from dream import deepdream
 
 ZOOM_DEFAULTS = {"octaves": 2, "steps": 4}  # a zoom dreams on the same frame again and again
 VIDEO_DEFAULTS = {"octaves": 4, "steps": 10}
-# dream.py's defaults for a class and a concept, but for the steps, of which each frame of a video has few
-FRAME_CLASS_DEFAULTS = {name: value for name, value in CLASS_DEFAULTS.items() if name != "steps"}
-FRAME_CONCEPT_DEFAULTS = {name: value for name, value in CONCEPT_DEFAULTS.items() if name != "steps"}
 NOT_IN_KEY = {"output", "quality", "fps", "preview", "restart", "quiet"}  # options that the frames do not depend on
 
 # --- The endless zoom ---
@@ -155,7 +152,7 @@ def make_video(args, folder, frames, timing, finished, total, recipe, source=Non
 
     layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
     with (
-        film_writer(video, timing, 75 if args.quality is None else args.quality, recipe, source) as write,
+        video_writer(video, timing, 75 if args.quality is None else args.quality, recipe, source) as write,
         ThreadPoolExecutor(1) as thread,
         progress(total, args.quiet, initial=finished, desc=args.output.name, unit="frame", bar_format=layout) as bar,
     ):
@@ -240,6 +237,7 @@ def build_parser():
 
 
 def add_zoom_options(parser):
+    """Add the options of a zoom, and return their group."""
     zoom = parser.add_argument_group("zoom into a picture")
     add = zoom.add_argument
     add("--frames", type=whole_number(1), default=120, metavar="N", help="length of the film")
@@ -268,6 +266,7 @@ def add_zoom_options(parser):
 
 
 def add_video_options(parser):
+    """Add the options of a dream over a video, and return their group."""
     video = parser.add_argument_group("dream over a film", "There, --octaves is 4 and --steps is 10 unless given.")
     add = video.add_argument
     add("--start", type=moment, metavar="TIME", help="begin there, in seconds or h:m:s")
@@ -281,7 +280,7 @@ def add_video_options(parser):
     add(
         "--flow",
         action="store_true",
-        help="warp it along the motion in the film, so that dreams stick to what moves (needs OpenCV)",
+        help="carry it along the motion in the film, so that dreams stick to what moves (needs OpenCV)",
     )
     return video
 
@@ -293,8 +292,10 @@ def parse_arguments(arguments=None):
     args = parser.parse_args(arguments)
     if is_video(args.source):
         parser.set_defaults(**VIDEO_DEFAULTS)
-    if args.concepts or args.classes:
-        parser.set_defaults(**FRAME_CONCEPT_DEFAULTS if args.concepts else FRAME_CLASS_DEFAULTS)
+    concepts = args.concepts or names_concepts(args.schedule)
+    check_concepts(concepts, args.guide, args.background)
+    if concepts or args.classes:
+        parser.set_defaults(**FRAME_CONCEPT_DEFAULTS if concepts else FRAME_CLASS_DEFAULTS)
     args = parser.parse_args(arguments)
     args.film = is_video(args.source)
     args.output = args.output or Path(f"{args.source.stem}_dream.mp4")
@@ -306,7 +307,7 @@ def parse_arguments(arguments=None):
 
 
 def is_video(path):
-    """Whether a file is a video rather than an image, by its suffix; a .gif is a video if it moves."""
+    """Tell by its suffix whether a file is a video rather than an image; a .gif is a video if it moves."""
     suffix = path.suffix.lower()
     if suffix != ".gif" or not path.exists():
         return suffix not in SUFFIXES
@@ -320,9 +321,9 @@ def is_video(path):
 
 
 def main(arguments=None):
+    """Run the command line."""
     args, defaults = parse_arguments(arguments)
     check_output(args)
-    check_concepts(args)
     options = settings(args)
     schedule = read_schedule(args.schedule) if args.schedule else []
     net = models.load(args.model, args.weights)
@@ -358,34 +359,6 @@ def main(arguments=None):
     print(args.output)
 
 
-def schedule_targets(net, args, options, schedule):
-    """Return (the targets of all frames, whether the schedule changes them); what folders show is found out here.
-
-    options: deepdream's, in which the targets of the first frame are put; in the schedule, concepts take the place of
-    their paths.
-    """
-    concepts = [path for entry in schedule for path in entry.get("concepts", [])]
-    layers = [target for entry in schedule for target in entry.get("layers", [])]
-    if not concepts and not layers:
-        return chosen_targets(net, args), False
-    if not concepts and not args.concepts:
-        if not args.layers and not args.classes:
-            options["layers"] = [net.metadata["layer"]]  # the network's own, which has to be named to be blended
-        return parse_targets(net, [*(options["layers"] or []), *layers], args.classes), True
-    if layers:
-        raise UsageError(f"{args.schedule}: layers do not go with concepts; --layers says where those are looked for")
-
-    def found(paths):
-        return parse_concepts(net, paths, args.layers, args.background, args.quiet)
-
-    for entry in schedule:
-        if "concepts" in entry:
-            entry["concepts"] = found(entry["concepts"])
-    scheduled = [entry["concepts"] for entry in schedule if "concepts" in entry]
-    options |= {"layers": None, "concepts": found(args.concepts) if args.concepts else scheduled[0]}
-    return parse_targets(net, None, args.classes, [*options["concepts"], *sum(scheduled, [])]), True
-
-
 def plan_video(net, args, options, video, finished, state):
     """Return (timing, number of frames, the states of the frames from number `finished` on) of a dream over a video."""
     blend = args.blend if args.blend is not None else 0.8 * args.flow
@@ -410,7 +383,7 @@ def open_video(args):
     if args.flow:
         need_opencv()
     with progress(None, args.quiet, desc=f"reading {args.source.name}", unit="frame", delay=1) as bar:
-        video = read_film(args.source, args.start, args.end, bar.update)
+        video = read_video(args.source, args.start, args.end, bar.update)
     there = len(video.timing.times)
     if video.declared_frames > there and not (args.start or args.end):
         log(f"{args.source} is cut off: {there} of {video.declared_frames} frames are there", args.quiet)
@@ -469,7 +442,7 @@ def check_output(args):
 
 
 def is_frame(path):
-    """Whether a file is called as a frame is."""
+    """Tell whether a file is called as a frame is."""
     return path.suffix == ".png" and path.stem.isdecimal()
 
 

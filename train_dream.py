@@ -23,8 +23,7 @@ import models
 from models import weights_file
 from models.color_statistics import combine, read_moments
 from models.dreaming.options import CLASS_DEFAULTS, CONCEPT_DEFAULTS
-from models.dreaming.targets import Target, parse_targets
-from models.registry import FREEZE_TO
+from models.dreaming.targets import Target, classes_called, parse_targets
 from models.training import freezing, transfer
 from models.training.concept_export import ConceptExport, add_photographs, extras_of
 from models.training.distributed import share_batches
@@ -105,11 +104,11 @@ def prepare(args, train_set, val_set):
     net, new = transfer.starting_network(path, classes, args.base, args.aux, args.seed)
     base = models.load(weights=path) if path and args.retain else None
     if not net.accepts_size(args.image_size, args.image_size, ["logits"]):
-        raise UsageError(f"--image-size {args.image_size}: too small for {net.metadata['model']}")
+        raise UsageError(f"--image-size {args.image_size}: too small for {net.metadata.model}")
     if args.preview:
         read_image(args.preview)
         parse_targets(net, args.preview_layers, args.preview_class)
-    net.metadata |= set_colors(args, train_set)
+    net.metadata = net.metadata.replace(**set_colors(args, train_set))
     learned = freezing.learned_paths(net, frozen_to(args, net), args.train)
     frozen = freezing.freeze(net, learned)
     split = freezing.split_layer(net, learned)
@@ -120,7 +119,7 @@ def prepare(args, train_set, val_set):
     settings = settings_of(args, net, train_set) | {"processes": group.size()}
     head = set() if args.from_scratch else set(new)
     optimizers = make_optimizers(net, args.optimizer, args.lr, args.head_lr, head, args.momentum, args.weight_decay)
-    untrained = not transfer.classifier_paths(net.metadata["model"]).isdisjoint(new)
+    untrained = not transfer.classifier_paths(net.metadata.model).isdisjoint(new)
     run = Run(args, net, base, frozen, split, optimizers, group, settings, untrained)
     start_or_resume(run)
     million = sum(array.size for _, array in tree_flatten(net.trainable_parameters())) / 1e6
@@ -145,7 +144,7 @@ def set_colors(args, train_set):
 def frozen_to(args, net):
     if args.from_scratch or args.train or args.freeze_to == "none":
         return None
-    return args.freeze_to or FREEZE_TO[net.metadata["model"]]
+    return args.freeze_to or models.entry(net.metadata.model).freeze_to
 
 
 # --- Learning ---
@@ -219,17 +218,18 @@ class Interrupt:
 def evaluate_file(args):
     """Print how good --weights are on a folder: on the images held out in training, if they were trained on it."""
     net = models.load(args.base, args.weights)
-    then = net.metadata.get("training", {})
+    then = net.metadata.extra.get("training", {})
     size = args.image_size or then.get("image_size", 224)
     seed = then.get("seed", 0) if args.seed is None else args.seed
     train_set, val_set = read_folder(args.folder, then.get("val", 0.1) if args.val is None else args.val, seed)
     images = val_set if len(val_set) else train_set
     if net.classes is None:
         raise UserError(f"{args.weights}: it does not say what its classes are")
-    unknown = [name for name in images.classes if name not in net.classes]
+    called = {name: classes_called(net.classes, name) for name in images.classes}
+    unknown = [name for name, found in called.items() if len(found) != 1]
     if unknown:
         raise UserError(f"{args.folder}: {args.weights.name} does not know the class {unknown[0]}")
-    place = np.array([net.classes.index(name) for name in images.classes], np.int32)
+    place = np.array([found[0] for found in called.values()], np.int32)
     images = ImageFolder(tuple(net.classes), images.paths, place[images.labels])
     with Loader(images, args.batch_size, size, workers=args.workers) as batches:
         scores = evaluate(net, batches, None, mx.distributed.init())
@@ -302,14 +302,14 @@ def selection_key(row):
 def export(run, row, extras):
     """Write the weights file for dream.py."""
     args, net = run.args, run.net
-    source = net.metadata.get("source")
+    source = net.metadata.source
     summary = {key: value for key, value in row.items() if key not in ("seconds", "waited")}
     origin = f"{f'fine-tuned from {source}' if source else 'trained from scratch'} on {Path(args.folder).name}"
-    if net.metadata.get("origin"):
-        origin += f"; the former: {net.metadata['origin']}"
-    metadata = {**net.metadata, "origin": origin, "training": {**run.settings, **summary}}
+    if net.metadata.origin:
+        origin += f"; the former: {net.metadata.origin}"
+    metadata = net.metadata.replace(origin=origin, training={**run.settings, **summary})
     # frozen weights keep every bit
-    dtype = "float16" if net.metadata.get("dtype", "float16") == "float16" else "float32"
+    dtype = "float16" if net.metadata.dtype == "float16" else "float32"
     arrays = {path: np.array(array) for path, array in tree_flatten(net.parameters())}
     weights_file.write(args.output, arrays, metadata, dtype, extras)
 
@@ -360,7 +360,7 @@ def preview_rows(args, net, concepts):
     """Return {end of the files' names: (caption, arguments of deepdream())}, one a row of the preview."""
     names = args.preview_class or list(concepts)[:PREVIEW_ROWS]
     if args.preview_layers or not names:
-        layers = args.preview_layers or [net.metadata["layer"]]
+        layers = args.preview_layers or [net.metadata.layer]
         return {".png": (" ".join(layers), {"layers": layers})}
     rows = {}
     for name in names:

@@ -15,14 +15,13 @@ from models.dreaming.presets import PRESETS  # noqa: E402
 import dream  # noqa: E402
 from dataset.cli import UsageError, run, suggest  # noqa: E402
 
-PHOTO = [str(ASSETS / "sample.jpg"), "--max-size", "420"]
-LOOKS = {name: [*PHOTO, "--preset", name] for name in PRESETS} | {
-    "default": PHOTO,
-    "one-color": [*PHOTO, "--layers", "conv2", "--steps", "20"],
-    "decorrelated": [*PHOTO, "--layers", "conv2", "--steps", "20", "--decorrelate"],
-    "keep-color": [*PHOTO, "--keep-color"],
+PHOTO = [str(ASSETS / "sample.jpg"), "--max-size", "480"]
+LOOKS = {
+    "default": PHOTO[:1],
+    **{name: [*PHOTO, "--preset", name] for name in PRESETS},
     "king-penguin": [*PHOTO, "--class", "king penguin"],
-    "monarch": ["--visualize", "--class", "monarch", "--noise", "224x224"],
+    "castle": [*PHOTO, "--visualize", "--class", "castle"],
+    "monarch": ["--visualize", "--class", "monarch", "--noise", "480x320"],
 }
 
 

@@ -1,4 +1,4 @@
-"""Pictures for the networks: reading files, an ImageFolder, and batches of it decoded in worker processes.
+"""Images and videos in and out: reading files, an ImageFolder, and batches of it decoded in worker processes.
 
     from dataset import Augmentation, Loader, read_folder
 
@@ -19,12 +19,13 @@ The same seed, epoch and files give the same batches, whatever the number of wor
 resumes before batch 17 of epoch 3. A picture that cannot be read is reported once, in one line: in training the next
 one of the epoch's order takes its place, in evaluation its batch is smaller. Nothing here imports mlx.
 
-One file each: images.py reads and writes pictures, folder.py finds them, augment.py changes them, loader.py makes
-batches, workers.py runs the processes, and prepare.py is the script that cleans a folder before training.
+One file each: images.py reads and writes images, folder.py finds them, augment.py changes them, loader.py makes
+batches, workers.py runs the processes, and prepare.py is the script that cleans a folder before training. Your own
+folders of pictures may lie in here, too.
 """
 
-from dataset.augment import Augmentation, centre_crop
-from dataset.folder import ImageFolder, find_pictures, read_folder
+from dataset.augment import Augmentation, center_crop
+from dataset.folder import ImageFolder, find_images, read_folder
 from dataset.loader import Loader
 
-__all__ = ["Augmentation", "ImageFolder", "Loader", "centre_crop", "find_pictures", "read_folder"]
+__all__ = ["Augmentation", "ImageFolder", "Loader", "center_crop", "find_images", "read_folder"]

@@ -1,4 +1,4 @@
-"""Random changes that make a small set of pictures larger: plain functions of an image and a numpy Generator.
+"""Random changes that make a small set of images larger: plain functions of an image and a numpy Generator.
 
 An image is float32 H x W x 3, 0..255.
 """
@@ -7,30 +7,32 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
+from dataset.color import LUMA
 from dataset.images import resize_image, to_uint8
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training does to a picture, in this order; the defaults are torchvision's, rotation and colour off."""
+    """What training does to an image, in this order; the defaults are torchvision's, rotation and color off."""
 
-    scale: tuple = (0.08, 1.0)  # the crop's share of the picture's area, lowest and highest
+    scale: tuple = (0.08, 1.0)  # the crop's share of the image's area, lowest and highest
     ratio: tuple = (3 / 4, 4 / 3)  # the crop's width / height before it is resized to a square
     flip: float = 0.5  # probability of mirroring left and right
     rotation: float = 0.0  # degrees, at most, either way
-    colour: float = 0.0  # brightness, contrast and saturation are each multiplied by 1 - colour .. 1 + colour
+    colour: float = 0.0  # brightness, contrast, saturation: each times 1 - colour .. 1 + colour. Old runs know the name
 
     def __call__(self, image, rng, size):
         image = random_resized_crop(image, rng, size, self.scale, self.ratio)
         image = random_flip(image, rng, self.flip)
         image = random_rotation(image, rng, self.rotation)
-        return colour_jitter(image, rng, self.colour)
+        return color_jitter(image, rng, self.colour)
 
 
 def random_resized_crop(image, rng, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
-    """A rectangle of random area and shape, resized to size x size: Szegedy et al. 2014, section 6, the way Inception
-    was trained. After ten rectangles that do not fit, the largest central one whose shape is allowed."""
+    """Return a rectangle of random area and shape, resized to size x size: Szegedy et al. 2014, section 6, the way
+    Inception was trained. After ten rectangles that do not fit, it is the largest central one of an allowed shape."""
     height, width = image.shape[:2]
     for _ in range(10):
         area = rng.uniform(*scale) * height * width
@@ -45,17 +47,17 @@ def random_resized_crop(image, rng, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3
 
 
 def random_flip(image, rng, probability=0.5):
-    """The image, or its mirror image, left and right exchanged."""
+    """Return the image, or its mirror image, left and right exchanged."""
     return image[:, ::-1] if rng.random() < probability else image
 
 
 def random_rotation(image, rng, degrees=5.0):
-    """Turned about its centre by up to `degrees` either way; what comes in at the corners is the picture mirrored at
-    its edge, for a network would learn black corners and dream them."""
+    """Turn an image about its center by up to `degrees` either way.
+
+    What comes in at the corners is the image mirrored at its edge: a network would learn black corners and dream them.
+    """
     if not degrees:
         return image
-    from PIL import Image
-
     angle = rng.uniform(-degrees, degrees)
     height, width = image.shape[:2]
     margin = math.ceil(math.sin(math.radians(min(abs(angle), 90))) * max(height, width) / 2) + 1
@@ -64,20 +66,22 @@ def random_rotation(image, rng, degrees=5.0):
     return np.asarray(turned, np.float32)[margin : margin + height, margin : margin + width]
 
 
-def colour_jitter(image, rng, strength=0.1):
-    """Brightness, then contrast about the mean grey, then saturation, each by its own random factor near 1; clipped."""
+def color_jitter(image, rng, strength=0.1):
+    """Change brightness, then contrast about the mean grey, then saturation, each by a random factor near 1, and clip.
+
+    Grey is weighed as Rec. 601 does, as in Pillow and torchvision.
+    """
     if not strength:
         return image
     brightness, contrast, saturation = rng.uniform(max(0.0, 1 - strength), 1 + strength, 3).astype(np.float32)
-    luma = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, as in Pillow and torchvision
     image = np.clip(image * brightness, 0, 255)
-    image = np.clip(image * contrast + (1 - contrast) * np.mean(image @ luma), 0, 255)
-    grey = (image @ luma)[:, :, None]
+    image = np.clip(image * contrast + (1 - contrast) * np.mean(image @ LUMA), 0, 255)
+    grey = (image @ LUMA)[:, :, None]
     return np.clip(image * saturation + (1 - saturation) * grey, 0, 255)
 
 
-def centre_crop(image, size):
-    """What a network is evaluated on: the shorter side to size * 8 / 7 (256 for 224), then the central square."""
+def center_crop(image, size):
+    """Return what a network is evaluated on: the central square, the shorter side being size * 8 / 7 (256 for 224)."""
     height, width = image.shape[:2]
     factor = size * 8 / 7 / min(height, width)
     height, width = max(size, round(height * factor)), max(size, round(width * factor))

@@ -1,4 +1,4 @@
-"""The path of the camera: a Step for each frame, from options or a schedule, and transform_view(), which takes it."""
+"""The path of a zoom: plan_zoom() makes a Step for each frame, and transform_view() takes one."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ PAIRS = ("pan", "center")  # of two numbers
 
 @dataclass(frozen=True)
 class Step:
-    """What happens at one frame: it is dreamed on these layers, then moved like this to make the next."""
+    """One frame of a zoom: the layers that it is dreamed on, and how the view then moves to make the next."""
 
     layers: list  # LAYER[:CHANNELS][=WEIGHT]; empty: the network's own
     concepts: list = ()  # with a `path`, a `layer` and a `weight` each (models/dreaming/concepts.py)
@@ -24,10 +24,10 @@ class Step:
 
 
 def transform_view(image, step):
-    """The next view of H x W x 3, as `step` says.
+    """Return the next view of an image, H x W x 3, as `step` says.
 
     One resampling by cubic splines, which keep detail that linear interpolation would lose a little of at every
-    frame. What lies outside is the picture's reflection.
+    frame. Outside, the image is reflected.
     """
     from scipy import ndimage
 
@@ -42,14 +42,14 @@ def transform_view(image, step):
 
 
 def each_channel(function, image, *arguments, **options):
-    """function(channel, ...) of the three channels of H x W x 3, in a thread each: SciPy itself uses one."""
+    """Apply function(channel, ...) to the three channels of H x W x 3, in a thread each: SciPy itself uses one."""
     with ThreadPoolExecutor(3) as pool:
         channels = [pool.submit(function, image[..., i], *arguments, **options) for i in range(3)]
     return np.dstack([channel.result() for channel in channels])
 
 
 def plan_zoom(first, frames, schedule=None):
-    """The Step of each of `frames` frames: `first` throughout, or from there what the schedule makes of it.
+    """Return the Step of each of `frames` frames: `first`, changed over time as the schedule says.
 
     schedule: [{"frame": N, and any of "layers", "concepts", "zoom", "rotate", "pan", "center"}]. Each of them rests at
     the frames that name it and is smooth in between: 3t^2 - 2t^3 of the way. Scales are blended by their logarithm,
@@ -63,7 +63,7 @@ def plan_zoom(first, frames, schedule=None):
 
 
 def interpolate(keyframes, n, name):
-    """The value of {frame: value} at frame n; `name` tells what kind of value it is."""
+    """Return the value at frame n between keyframes {frame: value} of the Step's field `name`."""
     before = max(frame for frame in keyframes if frame <= n)
     after = min((frame for frame in keyframes if frame > n), default=before)
     a, b = keyframes[before], keyframes[after]
@@ -81,7 +81,7 @@ def interpolate(keyframes, n, name):
 
 
 def blend_layers(a, b, t):
-    """Targets that are (1 - t) times those of a, and t times those of b."""
+    """Return the targets of a, weighted by 1 - t, and those of b, weighted by t, as one list."""
     weights = {}
     for targets, share in ((a, 1 - t), (b, t)):
         for target in targets:
@@ -102,7 +102,7 @@ def blend_concepts(a, b, t):
 
 
 def read_schedule(path):
-    """The list that plan_zoom() takes, from a JSON file; UsageError says what is wrong with it."""
+    """Read a schedule for plan_zoom() from a JSON file. Raises UsageError, which says what is wrong with it."""
     try:
         entries = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -115,6 +115,8 @@ def read_schedule(path):
 
 
 def check_entry(path, entry):
+    """Raise UsageError if an entry of the schedule in the file `path` is not right."""
+
     def is_number(value):
         return isinstance(value, (int, float)) and abs(value) < float("inf")
 

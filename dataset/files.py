@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_write(path):
-    """Write a file whole or not at all: yields a temporary path beside `path` (same suffix), which replaces
+    """Write a file whole or not at all: yield a temporary path beside `path` (same suffix), which replaces
     `path` when the block ends well and is removed when it does not. Missing parent folders are made.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""Motion from one frame of a film to the next: optical flow, what it hides and uncovers, and scene cuts.
+"""Motion from one frame of a video to the next: optical flow, occlusion and scene cuts.
 
 OpenCV's DIS flow (Kroeger et al., 2016), an optional dependency, finds the motion.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 from dataset.cli import UserError
 
-CUT = 30  # mean grey levels between two frames of a film, above which they belong to two scenes
+CUT = 30  # mean grey levels between two frames of a video, above which they belong to two scenes
 
 
 def need_opencv():
@@ -21,12 +21,12 @@ def need_opencv():
 
 
 def is_scene_cut(before, after):
-    """Whether a new scene begins between two frames H x W x 3: their shapes of an eighth of the size are unlike."""
+    """Tell whether two frames, H x W x 3, belong to two scenes: they differ even at an eighth of their size."""
     return np.abs(coarse(after) - coarse(before)).mean() > CUT
 
 
 def coarse(image, cell=8):
-    """The grey mean of each cell x cell pixels (fewer at the borders): camera shake does not matter there."""
+    """Return the mean grey of cells of cell x cell pixels (fewer at the borders); camera shake hardly changes it."""
     grey = image.mean(2)
     rows, columns = (np.arange(0, side, cell) for side in grey.shape)
     sums = np.add.reduceat(np.add.reduceat(grey, rows, 0), columns, 1)
@@ -34,11 +34,11 @@ def coarse(image, cell=8):
 
 
 def warp(layer, before, after):
-    """`layer` (H x W x 3) moved as the picture moved from frame `before` to frame `after`, and 0 where `after` shows
+    """Return `layer` (H x W x 3) moved as the image moved from frame `before` to frame `after`, 0 where `after` shows
     what `before` did not.
 
-    What was hidden is told by flow forth and back that does not return to where it began; the tolerance is that of
-    Sundaram, Brox and Keutzer, "Dense point trajectories by GPU-accelerated large displacement optical flow", 2010.
+    Occlusions are where flow forth and back does not return to its start; the tolerance is that of Sundaram, Brox
+    and Keutzer, "Dense point trajectories by GPU-accelerated large displacement optical flow", 2010.
     """
     import cv2
 
@@ -54,7 +54,7 @@ def warp(layer, before, after):
 
 
 def flow(a, b):
-    """H x W x 2: by how many pixels (right, down) what frame `a` shows at each place has moved in frame `b`."""
+    """Return the optical flow from frame `a` to frame `b`, H x W x 2: by how many pixels each moves right and down."""
     import cv2
 
     grey = [cv2.cvtColor(image.astype(np.uint8), cv2.COLOR_RGB2GRAY) for image in (a, b)]
@@ -63,6 +63,7 @@ def flow(a, b):
 
 @functools.cache
 def finder():
+    """Return the one DIS object of this process."""
     import cv2
 
     return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)

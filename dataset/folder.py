@@ -1,4 +1,4 @@
-"""ImageInfo the pictures of an ImageFolder: FOLDER/<class>/*.jpg, or FOLDER/train/<class> and FOLDER/val/<class>."""
+"""Find the images of an ImageFolder: FOLDER/<class>/*.jpg, or FOLDER/train/<class> and FOLDER/val/<class>."""
 
 import glob
 import os
@@ -17,7 +17,7 @@ VAL_NAMES = ("val", "valid", "validation")
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """classes: names, sorted; paths: one a picture; labels: int32, the class's place in `classes`."""
+    """Images by class. classes: names, sorted; paths: one an image; labels: int32, the class's place in `classes`."""
 
     classes: tuple
     paths: tuple
@@ -28,12 +28,12 @@ class ImageFolder:
 
     @property
     def counts(self):
-        """Pictures a class, in the order of `classes`."""
+        """Images a class, in the order of `classes`."""
         return np.bincount(self.labels, minlength=len(self.classes))
 
 
 def read_folder(root, val=0.0, seed=0):
-    """(train, val): two ImageFolders with the same classes.
+    """Return (train, val), two ImageFolders with the same classes.
 
     A folder with train/ and val/ is taken as found. Otherwise `val`, a fraction 0..1, of every class (at least one
     picture, and never its last) is drawn by `seed`; adding a class leaves the draw of the others as it was.
@@ -50,7 +50,7 @@ def read_folder(root, val=0.0, seed=0):
     if unknown:
         raise UserError(f"{root}/val: class {unknown[0]} is not in {root}/train")
     if len(training) == len(entries):
-        held_out = draw(training, val, seed)
+        held_out = draw_validation(training, val, seed)
         training = [entry for entry in entries if entry.path not in held_out]
     else:
         held_out = {entry.path for entry in entries if entry.split == "val"}
@@ -66,8 +66,8 @@ def folder_of(root, classes, entries):
     return ImageFolder(classes, paths, np.array([label[entry.class_name] for entry in entries], np.int32))
 
 
-def draw(entries, fraction, seed):
-    """The paths of a stratified validation set."""
+def draw_validation(entries, fraction, seed):
+    """Return the paths of a stratified validation set."""
     classes = {}
     for entry in entries:
         classes.setdefault(entry.class_name, []).append(entry.path)
@@ -80,7 +80,7 @@ def draw(entries, fraction, seed):
 
 
 def empty_classes(folder, classes):
-    subfolders = [entry for entry in folder.iterdir() if entry.is_dir() and not skipped(entry.name)]
+    subfolders = [entry for entry in folder.iterdir() if entry.is_dir() and not is_skipped(entry.name)]
     return sorted(str(entry) for entry in subfolders if entry.name not in classes)
 
 
@@ -94,7 +94,7 @@ class FolderEntry:
 
 
 def list_tree(root):
-    """Every file below `root` as an FolderEntry, sorted by path, whatever its suffix.
+    """Return every file below `root` as a FolderEntry, sorted by path, whatever its suffix.
 
     It is a tree of splits when its folders are train, val and perhaps test (which is left alone), and nothing else;
     so a class may well be called "train". Raises UserError where `root` is no folder.
@@ -102,7 +102,7 @@ def list_tree(root):
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root}: " + ("is not a folder" if root.exists() else "no such folder"))
-    folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not skipped(entry.name)}
+    folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not is_skipped(entry.name)}
     split_tree = "train" in folders and folders <= {"train", "test", *VAL_NAMES} and has_folders(root / "train")
     entries = []
     for path in find_files(root):
@@ -118,16 +118,16 @@ def list_tree(root):
 
 
 def has_folders(folder):
-    return any(entry.is_dir() and not skipped(entry.name) for entry in folder.iterdir())
+    return any(entry.is_dir() and not is_skipped(entry.name) for entry in folder.iterdir())
 
 
-def find_pictures(root):
-    """The paths of all pictures below a folder, sorted; classes or none."""
+def find_images(root):
+    """Return the paths of all images below a folder, sorted; classes or none."""
     return [os.path.join(root, path) for path in find_files(root) if Path(path).suffix.lower() in SUFFIXES]
 
 
 def find_files(root):
-    """Relative paths, with "/", of all files below `root`, sorted; hidden ones left out.
+    """Return relative paths, with "/", of all files below `root`, sorted; hidden ones left out.
 
     A file that symbolic links reach as well is counted once, under its own path if that lies below `root`.
     """
@@ -138,7 +138,7 @@ def find_files(root):
             return
         seen.add(real)
         with os.scandir(folder) as entries:
-            entries = [entry for entry in entries if not skipped(entry.name)]
+            entries = [entry for entry in entries if not is_skipped(entry.name)]
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_symlink():
                 links.append(relative + entry.name)
@@ -162,12 +162,12 @@ def find_files(root):
     return sorted(found)
 
 
-def skipped(name):
+def is_skipped(name):
     return name.startswith(".") or name in JUNK
 
 
 def expand(names):
-    """[(path, place)] of what a command line names: pictures, folders (at any depth) and patterns such as "*.jpg".
+    """Return [(path, place)] of what a command line names: images, folders (at any depth) and patterns such as "*.jpg".
 
     place: the path relative to the folder that was named, or the file's name. Raises UserError where a folder holds no
     picture or nothing fits a pattern. A name that is none of those is taken for a picture's.
@@ -175,7 +175,7 @@ def expand(names):
     found = {}
     for name in map(str, names):
         if os.path.isdir(name):
-            paths = [(path, os.path.relpath(path, name)) for path in find_pictures(name)]
+            paths = [(path, os.path.relpath(path, name)) for path in find_images(name)]
             if not paths:
                 raise UserError(f"{name}: there is no picture in this folder")
         elif glob.has_magic(name) and not os.path.exists(name):

@@ -1,4 +1,4 @@
-"""Finished frames, kept in a folder until the film is written: whatever happens, none is dreamed twice."""
+"""Checkpoints of a video: finished frames are kept in a folder until the file is written, so that none is lost."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ from dataset.images import write_image
 
 @contextlib.contextmanager
 def resume_frames(folder, options, restart=False, defaults=None):
-    """Yields (number of frames that are finished in `folder`, the state after the last).
+    """Yield (number of frames that are finished in `folder`, the state after the last).
 
     A frame there is a .png; the state, all that the next frame needs, is kept unrounded. Raises UserError if `folder`
     was begun with other options, or another process is at work in it; an option that it was begun without counts as its
@@ -52,15 +52,17 @@ def resume_frames(folder, options, restart=False, defaults=None):
 
 
 def remove(path):
+    """Delete a file, or a folder and all that is in it."""
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def frame_path(folder, n):
+    """Return where frame n is kept."""
     return folder / f"{n:06}.png"
 
 
 def keep_frame(folder, n, levels, state):
-    """The frame first, then the state that says it is there: killed in between, the frame is made again, the same."""
+    """Write frame n, then the state that says it is there: killed in between, the frame is made again, the same."""
     write_image(frame_path(folder, n), levels, compress_level=1)
     with atomic_write(folder / "state.npz") as temporary:
         np.savez(temporary, finished=n + 1, **state)

@@ -1,146 +1,119 @@
-"""Pictures to arrays and back: the one reader and the one writer of image files.
+"""Read and write image files: the one reader and the one writer.
 
 An image is a float32 array H x W x 3, sRGB, 0..255.
 """
 
-import warnings
+import math
+import os
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from dataset.cli import UserError
+from dataset.decoding import ImageError, check_memory, decode, opened
 from dataset.files import atomic_write
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif"}
-# Pillow knows more; among them EPS, for which it runs Ghostscript, whatever the file is called
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+__all__ = ["ImageError", "read_image", "read_image_and_alpha", "read_rgb", "resize_image", "to_uint8", "write_image"]
+
+# of files that are taken for images in a folder without a look into them; others are looked at
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".gif", ".heic", ".heif", ".hif", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".mpo"),
+}
 WRITABLE = {".png", ".jpg", ".jpeg", ".webp"}
-GREY_LEVELS = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # Pillow's modes of more than 8 bits
-MAX_PIXELS = 1_000_000_000  # more than any camera; beyond it a file is taken for a decompression bomb
+BACKGROUND = 255  # white, where what is transparent has to be shown
+GAP = 3  # a large image is reduced to not less than so many times what it is resized to
+ENOUGH = 128_000_000  # pixels: where nobody asked for all of a larger image, it is halved until it has fewer
 
 
-class PictureError(UserError):
-    """A file that is no whole picture; `reason` says in a word or two what is wrong, without its path."""
-
-    def __init__(self, path, reason, detail):
-        super().__init__(f"{path}: {detail}")
-        self.reason = reason
+# --- Reading ---
 
 
-def read_image(path, max_pixels=MAX_PIXELS):
-    """The picture at `path` as float32 H x W x 3, 0..255; alpha, if any, is left out.
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Read an image file as float32 H x W x 3, sRGB, 0..255, upright; what is transparent is shown over white.
 
-    Raises PictureError where there is no such file, or it is no whole picture.
+    Images of more than ENOUGH pixels are halved. Raises ImageError where there is no such file, or no whole image.
     """
-    return read_image_and_alpha(path, max_pixels)[0]
+    image, alpha = to_arrays(decode(path, at_most(ENOUGH)))
+    return image if alpha is None else over_background(image, alpha)
 
 
-def read_image_and_alpha(path, max_pixels=MAX_PIXELS):
-    """(image, alpha): float32 H x W x 3 and H x W or None, both 0..255.
+def read_image_and_alpha(path, width=None, max_size=None):
+    """Read (image, alpha): float32 H x W x 3 and H x W or None, both 0..255, as target_size() says.
 
-    EXIF orientation is obeyed; palette, grey, 16-bit, CMYK and colour-managed pictures become sRGB.
+    EXIF orientation is obeyed; palette, grey, 16-bit, CMYK and color-managed images become sRGB. A color that nobody
+    sees, because its alpha is 0, is white.
     """
-    picture = open_picture(path, max_pixels)
-    alpha = None
-    if has_alpha(picture):
-        rgba = picture.convert("RGBA")
-        alpha = np.asarray(rgba.getchannel("A"), np.float32)
-        picture = rgba.convert("RGB")
-        alpha = None if alpha.min() == 255 else alpha
-    elif picture.mode in GREY_LEVELS:
-        return np.repeat(grey_levels(picture)[:, :, None], 3, axis=2), None
-    return np.asarray(picture.convert("RGB"), np.float32), alpha
+
+    def target(*size):
+        return tuple(GAP * side for side in target_size(*size, width, max_size))
+
+    decoded = decode(path, target)
+    image, alpha = to_arrays(decoded)
+    size = target_size(*decoded.size, width, max_size)[::-1]
+    if size != image.shape[:2]:
+        image, alpha = resize_with_alpha(image, alpha, size)
+    if alpha is not None:
+        image[alpha == 0] = BACKGROUND
+    return image, alpha
 
 
-def read_picture(path, max_pixels=MAX_PIXELS):
-    """What read_image reads, as an 8-bit RGB PIL image: a quarter of the memory."""
-    from PIL import Image
+def read_rgb(path, max_pixels=None):
+    """Read what read_image() reads as an 8-bit RGB PIL image, which takes a quarter of the memory.
 
-    picture = open_picture(path, max_pixels)
-    if picture.mode in GREY_LEVELS:
-        return Image.fromarray(np.rint(grey_levels(picture)).astype(np.uint8)).convert("RGB")
-    if has_alpha(picture):
-        picture = picture.convert("RGBA")
-    return picture.convert("RGB")
-
-
-def has_alpha(picture):
-    return picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
-
-
-def open_picture(path, max_pixels=MAX_PIXELS):
-    """A PIL image, decoded to the last pixel, upright, in sRGB if it said what its colours were."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    path, formats = Path(path), FORMATS
-    if path.suffix.lower() in (".heic", ".heif"):
-        register_heif(path)
-        formats = (*FORMATS, "HEIF")
-    Image.MAX_IMAGE_PIXELS = None  # our own limit below; PIL's would warn at 89 megapixels
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged EXIF is not worth a warning: the pixels count
-            picture = Image.open(path, formats=formats)
-            width, height = picture.size
-            if width * height > max_pixels:
-                raise PictureError(
-                    path, "too large", f"{width} x {height} is more than {max_pixels:,} pixels; it is not read"
-                )
-            picture.load()
-            return ImageOps.exif_transpose(to_srgb(picture))
-    except FileNotFoundError:
-        raise PictureError(path, "no such file", "no such file") from None
-    except IsADirectoryError:
-        raise PictureError(path, "not a picture", "is a folder, not a picture") from None
-    except PermissionError:
-        raise PictureError(path, "no permission", "no permission to read it") from None
-    except UnidentifiedImageError:
-        raise PictureError(path, "not a picture", "not a picture that can be read") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, OverflowError) as error:
-        # what Pillow's decoders raise on broken files; the text is theirs
-        raise PictureError(path, "broken", f"broken picture: {error}") from None
+    max_pixels: what is larger is refused.
+    """
+    decoded = decode(path, at_most(ENOUGH), max_pixels)
+    color = decoded.color
+    if color.mode == "F":
+        color = Image.fromarray(to_uint8(np.asarray(color))).convert("RGB")
+    if decoded.alpha:
+        white = Image.new("RGB", color.size, (BACKGROUND,) * 3)
+        color = Image.composite(color, white, decoded.alpha)
+    return color
 
 
-def register_heif(path):
-    try:
-        import pillow_heif
-    except ImportError:
-        raise PictureError(path, "needs pillow-heif", "HEIC pictures need `pip install pillow-heif`") from None
-    pillow_heif.register_heif_opener()
+def to_arrays(decoded):
+    """Return (float32 H x W x 3, float32 H x W or None) of what decode() returns."""
+    image = np.asarray(decoded.color, np.float32)
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    return image, None if decoded.alpha is None else np.asarray(decoded.alpha, np.float32)
 
 
-def to_srgb(picture):
-    """Colours of another profile (Display P3 from a phone, Adobe RGB, CMYK) converted to sRGB."""
-    profile = picture.info.get("icc_profile")
-    if not profile or picture.mode not in ("RGB", "RGBA", "CMYK"):
-        return picture
-    import io
-
-    from PIL import ImageCms
-
-    mode = "RGBA" if picture.mode == "RGBA" else "RGB"
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode=mode)
-    except (ImageCms.PyCMSError, OSError):
-        return picture  # a broken profile: take the numbers as they are
-    converted.info.pop("icc_profile", None)
-    return converted
+def over_background(image, alpha):
+    """Return H x W x 3 as it looks over white, where its alpha, H x W, is below 255."""
+    return BACKGROUND + (image - BACKGROUND) * (alpha[:, :, None] / 255)
 
 
-def grey_levels(picture):
-    """0..255 float32 from 16-bit, 32-bit or floating-point grey."""
-    levels = np.asarray(picture, np.float32)
-    if picture.mode == "F":
-        levels = np.nan_to_num(levels)
-        return np.clip(levels * (255 if levels.max() <= 1 else 1), 0, 255)
-    return np.clip(levels / (257 if levels.max() > 255 else 1), 0, 255)
+def at_most(pixels):
+    """Return a target for decode(): the size halved until it has no more pixels than that."""
+
+    def target(width, height):
+        halvings = max(0, math.ceil(math.log2(width * height / pixels) / 2))
+        return max(1, width >> halvings), max(1, height >> halvings)
+
+    return target
+
+
+def target_size(width, height, new_width=None, max_size=None):
+    """Return the (width, height) to resize to: to `new_width`, or to a longest side of at most `max_size`."""
+    if new_width:
+        scale = new_width / width
+    elif max_size and max(width, height) > max_size:
+        scale = max_size / max(width, height)
+    else:
+        return width, height
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+# --- Resizing and writing ---
 
 
 def resize_image(image, size):
-    """H x W x C or H x W float32, resampled to `size` (height, width) by Lanczos, without a detour through 8 bits."""
-    from PIL import Image
-
+    """Return H x W x C or H x W float32 resampled to `size` (height, width) by Lanczos, at full precision."""
     if image.ndim == 3:
         return np.dstack([resize_image(channel, size) for channel in np.moveaxis(image, 2, 0)])
     resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.LANCZOS)
@@ -169,18 +142,29 @@ def resize_linear(image, size):
     return ndimage.zoom(image, (size[0] / image.shape[0], size[1] / image.shape[1], 1), order=1)
 
 
-def write_image(path, image, alpha=None, quality=95, **options):
-    """Write float32 H x W x 3 (0..255, rounded and clipped), with alpha H x W where the format has it.
+def resize_with_alpha(image, alpha, size):
+    """Resize H x W x 3 and its alpha, H x W or None: colors weigh as much as they are seen."""
+    if alpha is None:
+        return resize_image(image, size), None
+    weighed, alpha = resize_image(image * (alpha[:, :, None] / 255), size), resize_image(alpha, size)
+    return np.clip(weighed * (255 / np.maximum(alpha, 1e-3))[:, :, None], 0, 255), alpha
 
-    The suffix of `path` chooses PNG, JPEG or WebP; UserError otherwise. `options` go to Pillow's save().
+
+def write_image(
+    path: str | os.PathLike, image: np.ndarray, alpha: np.ndarray | None = None, quality: int = 95, **options
+) -> None:
+    """Write float32 H x W x 3 (0..255, rounded and clipped), with alpha H x W, or over white where the format has none.
+
+    The suffix of `path` chooses PNG, JPEG or WebP; UserError otherwise. quality: 0..100, of JPEG and WebP.
+    `options` go to Pillow's save().
     """
-    from PIL import Image
-
     path = Path(path)
     check_writable(path)
     levels = to_uint8(image)
     suffix = path.suffix.lower()
-    if alpha is not None and suffix not in (".jpg", ".jpeg"):
+    if alpha is not None and suffix in (".jpg", ".jpeg"):
+        levels = to_uint8(over_background(image, alpha))
+    elif alpha is not None:
         levels = np.dstack([levels, to_uint8(alpha)])
     if suffix != ".png":
         options["quality"] = quality
@@ -199,8 +183,6 @@ def check_writable(path):
 
 def write_animation(path, frames, duration=100):
     """Write float32 H x W x 3 frames (0..255) as an animated .gif or .webp; each lasts `duration` ms, the last 2 s."""
-    from PIL import Image
-
     pictures = [Image.fromarray(to_uint8(frame)) for frame in frames]
     options = {"quality": 85} if Path(path).suffix.lower() == ".webp" else {"optimize": True}
     durations = [duration] * (len(pictures) - 1) + [2000]
@@ -209,7 +191,7 @@ def write_animation(path, frames, duration=100):
 
 
 def to_uint8(image):
-    """Floats of 0..255, rounded and clipped, as bytes."""
+    """Return floats of 0..255, rounded and clipped, as bytes."""
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
@@ -221,9 +203,6 @@ EXIF_IFD, USER_COMMENT, ASCII = 0x8769, 0x9286, b"ASCII\0\0\0"
 
 def text_options(path, text):
     """Return what write_image(path, ...) takes as `options` to put a text into the file."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
     if Path(path).suffix.lower() == ".png":
         info = PngInfo()
         info.add_text(TEXT_KEY, text)
@@ -234,18 +213,12 @@ def text_options(path, text):
 
 
 def read_text(path):
-    """Return the text in a picture, "" where there is none. Raises UserError where it is no picture."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            text = getattr(picture, "text", {}).get(TEXT_KEY)
-            if text is None:
-                comment = picture.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
-                comment = comment.encode("latin-1") if isinstance(comment, str) else bytes(comment)
-                text = comment.removeprefix(ASCII).decode("ascii", "replace")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, SyntaxError, TypeError, EOFError):
-        raise UserError(f"{path}: not a picture that can be read") from None
+    """Return the text in an image, "" where there is none. Raises ImageError where it is no image."""
+    with opened(path) as image:
+        check_memory(path, image, image.size)
+        text = getattr(image, "text", {}).get(TEXT_KEY)
+        if text is None:
+            comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
+            comment = comment.encode("latin-1", "replace") if isinstance(comment, str) else bytes(comment)
+            text = comment.removeprefix(ASCII).decode("ascii", "replace")
     return text

@@ -8,12 +8,10 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from dataset.augment import Augmentation, centre_crop
+from dataset.augment import Augmentation, center_crop
 from dataset.cli import UserError, log
-from dataset.images import read_image, read_picture, to_uint8
+from dataset.images import read_image, read_rgb, to_uint8
 from dataset.workers import Workers, cores
-
-MAX_PIXELS = 128_000_000  # a picture beyond it would cost a worker gigabytes; prepare.py leaves those out too
 
 
 class Loader:
@@ -210,7 +208,7 @@ def decoder(plan):
             if image is None:
                 continue
             if plan.augmentation is None:
-                image = centre_crop(image, plan.size)
+                image = center_crop(image, plan.size)
             else:
                 rng = np.random.default_rng((plan.seed, epoch, place * plan.world_size + plan.rank))
                 image = plan.augmentation(image, rng, plan.size)
@@ -225,7 +223,7 @@ def read_at(plan, order, place, errors):
     for offset in range(len(order) if plan.augmentation else 1):
         index = order[(place + offset) % len(order)]
         try:
-            image = read_image(plan.paths[index], MAX_PIXELS)
+            image = read_image(plan.paths[index])
             if min(image.shape[:2]) < plan.least_side:
                 size = f"{image.shape[1]} x {image.shape[0]} pixels"
                 raise UserError(f"{plan.paths[index]}: {size} are too few, {plan.least_side} a side are needed")
@@ -240,7 +238,7 @@ def pixel_reader(_):
 
     def read(path):
         try:
-            return None, np.asarray(read_picture(path, MAX_PIXELS)).reshape(-1, 3)
+            return None, np.asarray(read_rgb(path)).reshape(-1, 3)
         except UserError as error:
             return str(error), None
 

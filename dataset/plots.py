@@ -1,39 +1,38 @@
-"""Numbers as pictures, drawn with Pillow: curves, a confusion matrix, pictures in rows and columns with captions.
+"""Numbers and images drawn with Pillow: curves, a confusion matrix, images in rows and columns with captions.
 
 Each returns a float32 image H x W x 3, 0..255, for dataset.images.write_image.
 """
 
+import functools
 import math
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from .images import resize_image, to_uint8
+from dataset.images import resize_image, to_uint8
 
 GAP, LINE = 8, 15  # pixels: between the images of a contact sheet, and a line of text
-COLOURS = ("#c0392b", "#2471a3", "#229954", "#b9770e")
+COLORS = ("#c0392b", "#2471a3", "#229954", "#b9770e")
 
 
+@functools.cache
 def font(size=13):
-    from PIL import ImageFont
-
     return ImageFont.load_default(size)
 
 
-def sheet(width, height):
-    """A white (image, drawing)."""
-    from PIL import Image, ImageDraw
-
+def blank(width, height):
+    """Return a white PIL image and its ImageDraw."""
     image = Image.new("RGB", (width, height), "white")
     return image, ImageDraw.Draw(image)
 
 
 def curves(panels, x, label):
-    """Panels side by side, each (title, {name: values}); values go with the numbers `x` and may be None in places.
+    """Draw panels side by side, each (title, {name: values}); values go with the numbers `x` and may be None in places.
 
     label: what x is, under the axis.
     """
     width, height, left, top = 440, 300, 56, 44
-    image, draw = sheet(width * len(panels), height)
+    image, draw = blank(width * len(panels), height)
     for number, (title, lines) in enumerate(panels):
         origin = number * width
         values = [v for line in lines.values() for v in line if v is not None and math.isfinite(v)]
@@ -57,18 +56,18 @@ def curves(panels, x, label):
         for tick in dict.fromkeys((first, (first + last) // 2, last)):
             draw.text((place(tick, low)[0], bottom + 6), f"{tick:g}", "#555555", font(11), anchor="mt")
         draw.text(((origin + left + right) / 2, bottom + 22), label, "#555555", font(12), anchor="mt")
-        for (name, line), colour, row in zip(lines.items(), COLOURS, range(len(lines)), strict=False):
+        for (name, line), color, row in zip(lines.items(), COLORS, range(len(lines)), strict=False):
             points = [place(a, b) for a, b in zip(x, line, strict=True) if b is not None and math.isfinite(b)]
             if len(points) > 1:
-                draw.line(points, colour, 2, joint="curve")
+                draw.line(points, color, 2, joint="curve")
             for a, b in points if len(points) < 40 else points[-1:]:
-                draw.ellipse((a - 2, b - 2, a + 2, b + 2), colour)
-            draw.text((right - 110 * (len(lines) - row) + 20, 28), name, colour, font(12))
+                draw.ellipse((a - 2, b - 2, a + 2, b + 2), color)
+            draw.text((right - 110 * (len(lines) - row) + 20, 28), name, color, font(12))
     return np.asarray(image, np.float32)
 
 
 def nice_ticks(low, high):
-    """Some four round numbers that span low..high."""
+    """Return some four round numbers that span low..high."""
     span = max(high - low, 1e-6 * max(abs(low), abs(high))) or 1.0
     step = 10 ** math.floor(math.log10(span))
     step *= next(factor for factor in (0.2, 0.25, 0.5, 1, 2, 2.5, 5) if span / (step * factor) <= 5)
@@ -76,19 +75,19 @@ def nice_ticks(low, high):
     return [float(f"{step * i:.10g}") for i in range(start, max(count, start + 1) + 1)]
 
 
-def shortened(name):
-    return name if len(name) <= 22 else f"{name[:21]}…"
+def shorten(text, length=22, ellipsis="…"):
+    return text if len(text) <= length else text[: length - len(ellipsis)] + ellipsis
 
 
 def confusion(matrix, classes):
-    """Rows: what pictures are; columns: what they were taken for. matrix: counts (C, C). Darker: a larger share of
-    its row."""
+    """Draw a confusion matrix, counts (C, C): a row is what images are, a column what they were taken for; the darker a
+    cell, the larger its share of the row."""
     count = len(classes)
     cell = max(6, min(48, 720 // count))
-    names = [shortened(name) for name in classes]
+    names = [shorten(name) for name in classes]
     size = min(12, max(7, cell - 1))
     margin = int(max(font(size).getlength(name) for name in names)) + 16
-    image, draw = sheet(max(margin + cell * count + 16, 310), margin + cell * count + 34)
+    image, draw = blank(max(margin + cell * count + 16, 310), margin + cell * count + 34)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     top = 30
     draw.text((8, 8), "rows: what it is; columns: what it was taken for", "black", font(12))
@@ -105,59 +104,74 @@ def confusion(matrix, classes):
                 text = str(int(matrix[row, column]))
                 draw.text((x + cell / 2 - 1, y + cell / 2), text, ink, font(size), anchor="mm")
     for column in range(count):
-        label, pen = sheet(margin - 6, size + 4)
+        label, pen = blank(margin - 6, size + 4)
         pen.text((0, 0), names[column], "black", font(size))
         image.paste(label.rotate(90, expand=True), (margin + column * cell + (cell - size) // 2, top + 4))
     return np.asarray(image, np.float32)
 
 
-def strip(rows, columns):
-    """Rows of images of one size, {caption: images}; `columns` are the captions above. None is an empty place."""
-    from PIL import Image
+def draw_grid(cells, columns, pitch, margin=(0, 0)):
+    """Return a white PIL image and its ImageDraw, with `cells` in rows of `columns`.
 
-    names = [shortened(name) for name in rows]
+    A cell is a list of (x, y, PIL image) and (x, y, text, color), in pixels from its corner. pitch: width and height of
+    a cell with the gap after it. margin: left and top of the first one.
+    """
+    rows = -(-len(cells) // columns)
+    sheet, draw = blank(margin[0] + min(columns, len(cells)) * pitch[0], margin[1] + rows * pitch[1])
+    for number, cell in enumerate(cells):
+        left, top = margin[0] + number % columns * pitch[0], margin[1] + number // columns * pitch[1]
+        for x, y, content, *color in cell:
+            if color:
+                draw.text((left + x, top + y), content, *color, font(11))
+            else:
+                sheet.paste(content, (left + x, top + y))
+    return sheet, draw
+
+
+def strip(rows, columns):
+    """Draw rows of images of one size, {caption: images}, with `columns`, captions above. None is an empty place."""
+    names = [shorten(name) for name in rows]
     height, width = next(image.shape[:2] for row in rows.values() for image in row if image is not None)
     left, top = int(max(font().getlength(name) for name in names)) + 16, 24
-    image, draw = sheet(left + len(columns) * (width + 4), top + len(rows) * (height + 4))
+    cells = [[] if image is None else [(0, 0, to_pil(image))] for row in rows.values() for image in row]
+    sheet, draw = draw_grid(cells, len(columns), (width + 4, height + 4), (left, top))
     for column, caption in enumerate(columns):
         draw.text((left + column * (width + 4) + width / 2, 5), caption, "black", font(13), anchor="mt")
-    for y, name, row in zip(range(top, image.height, height + 4), names, rows.values(), strict=True):
-        draw.text((left - 8, y + height / 2), name, "black", font(13), anchor="rm")
-        for x, picture in zip(range(left, image.width, width + 4), row, strict=True):
-            if picture is not None:
-                image.paste(Image.fromarray(to_uint8(picture)), (x, y))
-    return np.asarray(image, np.float32)
+    for row, name in enumerate(names):
+        draw.text((left - 8, top + row * (height + 4) + height / 2), name, "black", font(13), anchor="rm")
+    return np.asarray(sheet, np.float32)
 
 
 def contact_sheets(cells, width=200, columns=5, rows=6):
-    """Yields sheets, float32 H x W x 3, of (label, image) cells; every sheet holds columns x rows of them.
+    """Yield sheets, float32 H x W x 3, of (label, image) cells; every sheet holds columns x rows of them.
 
-    width: of a picture on the sheet, pixels; images of other widths are resized.
+    width: of an image on the sheet, pixels; images of other widths are resized.
     """
-    from PIL import Image, ImageDraw
-
-    cells = [(label, resize_image(image, (max(1, round(image.shape[0] * width / image.shape[1])), width)))
-             for label, image in cells]  # fmt: skip
-    for start in range(0, len(cells), columns * rows):
-        page = cells[start : start + columns * rows]
-        height = max(image.shape[0] for _, image in page)
-        across, down = min(columns, len(page)), -(-len(page) // columns)
-        sheet = Image.new("RGB", (across * (width + GAP) + GAP, down * (height + LINE + GAP) + GAP), "white")
-        draw = ImageDraw.Draw(sheet)
-        for number, (label, image) in enumerate(page):
-            x, y = GAP + number % columns * (width + GAP), GAP + number // columns * (height + LINE + GAP)
-            sheet.paste(Image.fromarray(to_uint8(image)), (x, y))
-            while draw.textlength(label, font(11)) > width:
-                label = label[:-3] + ".."
-            draw.text((x, y + height + 1), label, "black", font(11))
+    resized = []
+    for label, image in cells:
+        height = max(1, round(image.shape[0] * width / image.shape[1]))
+        resized.append((label, to_pil(resize_image(image, (height, width)))))
+    for start in range(0, len(resized), columns * rows):
+        page = resized[start : start + columns * rows]
+        height = max(image.height for _, image in page)
+        cells = [[(0, 0, image), (0, height + 1, shorten_to_width(label, width), "black")] for label, image in page]
+        sheet, _ = draw_grid(cells, columns, (width + GAP, height + LINE + GAP), (GAP, GAP))
         yield np.asarray(sheet, np.float32)
+
+
+def to_pil(image):
+    return Image.fromarray(to_uint8(image))
+
+
+def shorten_to_width(text, pixels):
+    while font(11).getlength(text) > pixels:
+        text = text[:-3] + ".."
+    return text
 
 
 def color_axes(mean, matrix, colors):
     """Return an image 620 x 880: the colors along each column of a color matrix, from -2 to 2 standard deviations about
     the mean (3,), 0..1; then a sample of pixels N x 3, 0..255, and the same whitened, along the first two axes."""
-    from PIL import Image, ImageDraw
-
     sheet = Image.new("RGB", (880, 620), "gainsboro")
     draw = ImageDraw.Draw(sheet)
     share = (matrix**2).sum(axis=0) / max((matrix**2).sum(), 1e-12)

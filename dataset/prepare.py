@@ -8,21 +8,14 @@ wherever the other copy lies: in the same class, in another, in the other split.
 the same layout: upright, sRGB, the shorter side --size pixels, JPEG. The sources are only read.
 
 Left in dataset/NAME besides the pictures: report.csv, one line for each file left out; left-out.jpg, a sheet of those
-that can be shown, each beside its twin; and .prepare.sqlite, what is known of every source file, so that an
+that can be shown, each beside its twin; and .prepare.jsonl, what is known of every source file, so that an
 interrupted run goes on where it was and a later one reads only what is new or changed.
 
-How duplicates are found: equal bytes; equal pixels; or a perceptual hash (ImageHash's phash, 64 bits: which of the
-8 x 8 lowest frequencies of a DCT exceed their median) that differs in at most HASH_DISTANCE bits in any of the eight
-orientations. A hash alone confuses some silhouettes, so the brightness of the two, shrunk to 16 x 16, must correlate
-as well. That finds copies re-encoded, resized, stretched, mirrored, turned, greyed or brightened; not crops of more
-than 1 or 2 %. Of twins the one with more pixels is kept, then the one in colour, then the one with more bytes, then the
-one in train; of equal pixels the one with fewer bytes, for a JPEG saved as PNG only grows.
+How duplicates are found, and which of them is kept: see dataset/duplicates.py.
 """
 
 import csv
-import hashlib
 import os
-import sqlite3
 import sys
 import time
 from collections import Counter
@@ -33,91 +26,79 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import numpy as np
+from PIL import Image, ImageOps
 
-from dataset.cli import Parser, UsageError, UserError, log, progress, run
+from dataset import plots
+from dataset.cli import Parser, UsageError, UserError, log, progress, run, whole_number
+from dataset.duplicates import ImageInfo, describe, find_duplicates
 from dataset.files import atomic_write
 from dataset.folder import list_tree
-from dataset.images import SUFFIXES, PictureError, read_picture, write_image
+from dataset.images import SUFFIXES, ImageError, read_rgb, write_image
+from dataset.scan_cache import ScanCache
 from dataset.workers import Workers, cores
-
-HASH_DISTANCE = 10  # bits of 64. Of the 18 million pairs of 6000 different photographs 72 were as near in some
-CORRELATION = 0.95  # orientation, and 0.89 was the highest of their correlations; JPEG of quality 20 keeps 0.985
-FLAT = 3.0  # levels: pictures whose brightness varies less have no pattern to correlate; their colours are compared
 
 FEW = 20  # pictures in a class
 SHEET_ROWS, SHEET_COLUMNS, CELL = 60, 4, 120  # of left-out.jpg; CELL in pixels, for each picture of a pair
-
-ORIENTATIONS = (
-    "",
-    "mirrored",
-    "upside down, mirrored",
-    "upside down",
-    "turned, mirrored",
-    "turned",
-    "turned",
-    "turned, mirrored",
-)
+SHOWN_REASONS = ["near-duplicate", "too small", "identical pixels", "identical file"]  # the first are to be looked at
 
 
-def parse(arguments=None):
+def parse_arguments(arguments=None):
     parser = Parser(
         prog="prepare.py", description="Clean a folder of pictures for training: broken ones and duplicates out."
     )
-    parser.add_argument("raw", nargs="+", metavar="RAW", help="folder with RAW/<class>/* or RAW/train|val/<class>/*")
-    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write, dataset/NAME say")
-    parser.add_argument("--size", type=int, default=256, help="shorter side of what is written, pixels")
-    parser.add_argument(
+    add = parser.add_argument
+    add("raw", nargs="+", metavar="RAW", help="folder with RAW/<class>/* or RAW/train|val/<class>/*")
+    add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write, dataset/NAME say")
+    add("--size", type=whole_number(16, 8192), default=256, help="shorter side of what is written, pixels")
+    add(
         "--fit",
         choices=("keep", "crop", "pad"),
         default="keep",
         help="keep the shape; crop to the central square; or pad to a square, then --size is the longer side",
     )
-    parser.add_argument("--quality", type=int, default=92, help="of the JPEG files, 1 to 100")
-    parser.add_argument("--min-size", type=int, default=32, help="leave out what has a shorter side, pixels")
-    parser.add_argument("--max-megapixels", type=int, default=128, help="leave out what has more: decompression bombs")
-    parser.add_argument("--report", action="store_true", help="only look and report; write no pictures")
-    parser.add_argument(
-        "--workers", type=int, default=cores(), help="processes that decode (default: one a core, %(default)s)"
+    add("--quality", type=whole_number(1, 100), default=92, help="of the JPEG files, 1 to 100")
+    add("--min-size", type=whole_number(1, 8192), default=32, help="leave out what has a shorter side, pixels")
+    add(
+        "--max-megapixels",
+        type=whole_number(1, 1000),
+        default=128,
+        help="leave out what has more: decompression bombs",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    options = parser.parse_args(arguments)
-    for name, low, high in (
-        ("size", 16, 8192),
-        ("quality", 1, 100),
-        ("min_size", 1, 8192),
-        ("max_megapixels", 1, 1000),
-        ("workers", 1, 256),
-    ):
-        if not low <= getattr(options, name) <= high:
-            parser.error(f"--{name.replace('_', '-')} must be {low} to {high}")
-    return options
+    add("--report", action="store_true", help="only look and report; write no pictures")
+    add(
+        "--workers",
+        type=whole_number(1, 256),
+        default=cores(),
+        help="processes that decode (default: one a core, %(default)s)",
+    )
+    add("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_args(arguments)
 
 
-def main():
-    options = parse()
-    output = Path(options.output)
-    sources, strays = list_sources(options.raw, output)
+def main(arguments=None):
+    args = parse_arguments(arguments)
+    sources, strays = list_sources(args.raw, args.output)
     began = time.perf_counter()
-    with ScanCache(output) as journal:
-        journal.plan(sources)
-        todo = [source for source in sources if not journal.knows(source, options)]
-        process(todo, options, journal, f"reading {len(sources):,} files", done=len(sources) - len(todo))
-        left_out = decide(sources, journal, options)
-        if not options.report:
+    with ScanCache(args.output) as cache:
+        cache.plan(sources)
+        unknown = [source for source in sources if not cache.knows(source, args)]
+        process(unknown, args, cache, f"reading {len(sources):,} files", done=len(sources) - len(unknown))
+        left_out = choose(sources, cache, args)
+        if not args.report:
             kept = [source for source in sources if source.path not in left_out]
-            missing = [source for source in kept if not journal.has_written(source, options)]
+            missing = [source for source in kept if not cache.has_written(source, args)]
             if missing:  # a run with --report, or with other options, or a copy that was the worse one until now
-                process(missing, options, journal, "writing")
-            journal.remove_all_but({source.target for source in kept})
-        write_report(output / "report.csv", sources, left_out)
-        draw_sheet(output / "left-out.jpg", sources, left_out, options)
-    print_table(sources, left_out, strays, options)
-    log(f"{output}: {len(sources) - len(left_out):,} pictures, {time.perf_counter() - began:.0f} s", options.quiet)
+                process(missing, args, cache, "writing")
+            cache.remove_all_but({source.target for source in kept})
+    write_report(args.output / "report.csv", sources, left_out)
+    write_sheet(args.output / "left-out.jpg", sources, left_out, args)
+    print_table(sources, left_out, strays, args)
+    log(f"{args.output}: {len(sources) - len(left_out):,} pictures, {time.perf_counter() - began:.0f} s", args.quiet)
     if len(left_out) == len(sources):
-        raise UserError(f"no picture is left; see {output / 'report.csv'}")
+        raise UserError(f"no picture is left; see {args.output / 'report.csv'}")
 
 
-# What there is
+# --- What there is ---
 
 
 @dataclass(slots=True, frozen=True)
@@ -130,7 +111,7 @@ class Source:
 
 
 def list_sources(raws, output):
-    """(sources, number of pictures outside any class folder), in a fixed order, each real file once."""
+    """Return (sources, number of images outside any class folder), in a fixed order, each real file once."""
     sources, seen, taken, strays = [], set(), set(), 0
     split_of = {}
     for raw in raws:
@@ -150,11 +131,16 @@ def list_sources(raws, output):
         raise UsageError(f"{split_of[True]} has train/ and val/, {split_of[False]} has not: prepare them one by one")
     if not sources:
         raise UserError(f"{raws[0]}: no class folders; put pictures in {raws[0]}/<class>/")
+    check_classes({source.class_name for source in sources})
+    return sources, strays
+
+
+def check_classes(classes):
+    """Raise UserError where two classes would share a folder on a disk that takes upper for lower case."""
     names = {}
-    for name in sorted({source.class_name for source in sources}):
+    for name in sorted(classes):
         if names.setdefault(name.casefold(), name) != name:
             raise UserError(f"classes {names[name.casefold()]} and {name} differ in case only: rename one of them")
-    return sources, strays
 
 
 def check_apart(raw, output):
@@ -176,336 +162,96 @@ def target_of(entry, taken):
     return target
 
 
-# Reading and writing, in worker processes
+# --- Reading and writing, in worker processes ---
 
 
-@dataclass(slots=True)
-class ImageInfo:
-    """What reading a file told. Where it is no usable picture: a reason and a detail; otherwise the rest."""
-
-    reason: str = ""
-    detail: str = ""
-    width: int = 0
-    height: int = 0
-    bytes: int = 0
-    grey: int = 0  # 1 where there is no colour
-    file_digest: bytes = b""
-    pixel_digest: bytes = b""
-    hashes: bytes = b""  # 8 uint64, one an orientation
-    thumbnail: bytes = b""  # 16 x 16 x 3 uint8
-
-
-def process(sources, options, journal, title, done=0):
-    """Read, and unless --report is on write, each source; the journal keeps what was found."""
+def process(sources, args, cache, title, done=0):
+    """Read, and unless --report is on write, each source; the cache keeps what was found."""
     if not sources:
         return
     tasks = ((source.path, source.target) for source in sources)
-    count = min(options.workers, len(sources))
+    count = min(args.workers, len(sources))
     with (
-        Workers("dataset.prepare:processor", options, count) as workers,
-        progress(done + len(sources), options.quiet, initial=done, desc=title, unit="file") as bar,
+        Workers("dataset.prepare:processor", args, count) as workers,
+        progress(done + len(sources), args.quiet, initial=done, desc=title, unit="file") as bar,
     ):
-        for source, finding in zip(sources, workers.map(tasks), strict=True):
-            journal.record(source, finding, options)
+        for source, info in zip(sources, workers.map(tasks), strict=True):
+            cache.record(source, info, args)
             bar.update()
 
 
-def processor(options):
-    """The workers' function: (path, target) -> ImageInfo, after the picture has been written."""
+def processor(args):
+    """Return a worker's function: (path, target) -> ImageInfo, after the image has been written."""
 
     def handle(task):
         path, target = task
         try:
-            picture = read_picture(path, options.max_megapixels * 1_000_000)
-        except PictureError as error:
+            image = read_rgb(path, args.max_megapixels * 1_000_000)
+        except ImageError as error:
             return ImageInfo(error.reason, str(error).removeprefix(f"{path}: "))
         except MemoryError:
             return ImageInfo("too large", "not enough memory to decode it")
-        if min(picture.size) < options.min_size:
-            return ImageInfo("too small", f"{picture.width} x {picture.height}")
-        if not options.report:
-            fitted = fit(picture, options.size, options.fit)
-            write_image(Path(options.output) / target, np.asarray(fitted, np.float32), quality=options.quality)
-        return describe(path, picture)
+        if min(image.size) < args.min_size:
+            return ImageInfo("too small", f"{image.width} x {image.height}")
+        if not args.report:
+            resized = resize_to_fit(image, args.size, args.fit)
+            write_image(args.output / target, np.asarray(resized, np.float32), quality=args.quality)
+        return describe(path, image)
 
     return handle
 
 
-def fit(picture, size, how):
-    """A PIL image with its shorter side `size` (keep), or a square of that side (crop, pad with its mean colour)."""
-    from PIL import Image, ImageOps
-
-    filter = Image.Resampling.LANCZOS
+def resize_to_fit(image, size, how):
+    """Return a PIL image with its shorter side `size` (keep), or a square of that side (crop; pad with its mean)."""
+    lanczos = Image.Resampling.LANCZOS
     if how == "crop":
-        return ImageOps.fit(picture, (size, size), filter)
+        return ImageOps.fit(image, (size, size), lanczos)
     if how == "pad":
-        mean = picture.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
-        return ImageOps.pad(picture, (size, size), filter, mean)
-    factor = size / min(picture.size)
-    return picture.resize([max(size, round(side * factor)) for side in picture.size], filter)
+        mean = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+        return ImageOps.pad(image, (size, size), lanczos, mean)
+    factor = size / min(image.size)
+    return image.resize([max(size, round(side * factor)) for side in image.size], lanczos)
 
 
-def describe(path, picture):
-    from PIL import Image
-
-    thumbnail = shrink(picture, 64)
-    colours = np.asarray(thumbnail, np.int16)
-    return ImageInfo(
-        width=picture.width,
-        height=picture.height,
-        bytes=os.path.getsize(path),
-        grey=int(np.ptp(colours, axis=2).max() <= 2),
-        file_digest=digest(path),
-        pixel_digest=hashlib.blake2b(picture.tobytes(), digest_size=16, key=b"%dx%d" % picture.size).digest(),
-        hashes=np.array([hash_of(turned) for turned in orientations(thumbnail)], np.uint64).tobytes(),
-        thumbnail=thumbnail.resize((16, 16), Image.Resampling.BOX).tobytes(),
-    )
-
-
-def digest(path):
-    total = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.digest()
-
-
-def shrink(picture, side):
-    from PIL import Image
-
-    larger = min(picture.size) >= 2 * side
-    return picture.resize((side, side), Image.Resampling.BOX if larger else Image.Resampling.LANCZOS)
-
-
-def orientations(picture):
-    """A PIL image in its eight orientations, in the order of ORIENTATIONS."""
-    from PIL.Image import Transpose as T
-
-    turns = (T.FLIP_LEFT_RIGHT, T.FLIP_TOP_BOTTOM, T.ROTATE_180, T.TRANSPOSE, T.ROTATE_90, T.ROTATE_270, T.TRANSVERSE)
-    return [picture, *(picture.transpose(turn) for turn in turns)]
-
-
-def hash_of(picture):
-    from imagehash import phash
-
-    return np.packbits(phash(picture).hash.ravel()).view(np.uint64)[0]
-
-
-# What has been found
-
-
-class ScanCache:
-    """.prepare.sqlite in the output folder: findings about source files, and the names of files written there."""
-
-    def __init__(self, output):
-        self.output, path = output, output / ".prepare.sqlite"
-        if output.is_dir() and any(output.iterdir()) and not path.exists():
-            raise UserError(f"{output}: holds files that prepare.py did not write; choose another --output")
-        output.mkdir(parents=True, exist_ok=True)
-        self.database = sqlite3.connect(path)
-        self.saved = time.monotonic()
-        fields = ", ".join(ImageInfo.__slots__)
-        try:
-            self.database.execute(f"create table if not exists findings (path primary key, stamp, {fields})")
-            self.database.execute("create table if not exists written (target primary key, path, stamp)")
-        except sqlite3.DatabaseError:
-            raise UserError(f"{path}: damaged; delete {output} and run again") from None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.database.commit()
-        self.database.close()
-
-    def plan(self, sources):
-        """Note the names before anything is written under them, so that remove_all_but() finds it after any crash."""
-        rows = ((source.target,) for source in sources)
-        self.database.executemany("insert or ignore into written (target) values (?)", rows)
-        self.database.commit()
-
-    def knows(self, source, options):
-        """Whether the file need not be read. What was left out is read again: pillow-heif may be there by now."""
-        return self.read(source, "stamp", "reason") == (finding_stamp(source, options), "")
-
-    def record(self, source, finding, options):
-        values = (
-            key(source),
-            finding_stamp(source, options),
-            *(getattr(finding, field) for field in ImageInfo.__slots__),
-        )
-        marks = ", ".join("?" * len(values))
-        self.database.execute(f"insert or replace into findings values ({marks})", values)
-        if not options.report and not finding.reason:
-            row = (source.target, key(source), output_stamp(source, options))
-            self.database.execute("insert or replace into written values (?, ?, ?)", row)
-        if time.monotonic() - self.saved > 2:
-            self.database.commit()
-            self.saved = time.monotonic()
-
-    def has_written(self, source, options):
-        row = self.database.execute("select path, stamp from written where target = ?", (source.target,)).fetchone()
-        return row == (key(source), output_stamp(source, options)) and (self.output / source.target).exists()
-
-    def read(self, source, *fields):
-        query = f"select {', '.join(fields)} from findings where path = ?"
-        return self.database.execute(query, (key(source),)).fetchone()
-
-    def remove_all_but(self, targets):
-        """Remove what this or an earlier run wrote and is not among `targets`, and folders left empty."""
-        for (target,) in self.database.execute("select target from written").fetchall():
-            if target not in targets:
-                (self.output / target).unlink(missing_ok=True)
-                self.database.execute("delete from written where target = ?", (target,))
-        for folder, _, files in os.walk(self.output, topdown=False):
-            for name in files:
-                if name.startswith(".") and name.endswith(".jpg"):  # atomic_write's, of a process that was killed
-                    os.unlink(os.path.join(folder, name))
-            if Path(folder) != self.output and not os.listdir(folder):
-                os.rmdir(folder)
-
-
-def key(source):
-    return os.path.abspath(source.path)
-
-
-def finding_stamp(source, options):
-    return f"{source.stamp} {options.min_size} {options.max_megapixels}"
-
-
-def output_stamp(source, options):
-    return f"{source.stamp} {options.size} {options.fit} {options.quality}"
-
-
-# What is left out
+# --- What is left out ---
 
 
 @dataclass(slots=True, frozen=True)
 class LeftOut:
     reason: str
     detail: str = ""
-    twin: Source | None = None
+    original: Source | None = None  # of a duplicate: what is kept instead
 
 
-def decide(sources, journal, options):
-    """{path: LeftOut} of all that is not kept."""
-    left_out, pictures = {}, []
+def choose(sources, cache, args):
+    """Return {path: LeftOut} of all that is not kept."""
+    left_out, usable = {}, []
     for source in sources:
-        row = journal.read(source, "reason", "detail", "width * height", "grey", "bytes")
-        if row[0]:
-            left_out[source.path] = LeftOut(*row[:2])
+        info = cache.info(source)
+        if info.reason:
+            left_out[source.path] = LeftOut(info.reason, info.detail)
         else:
-            pictures.append((source, *row[2:]))
-
-    def best(picture):
-        source, pixels, grey, count = picture
-        return -pixels, grey, -count, source.split == "val", source.path
-
-    def lightest(picture):
-        source, _, _, count = picture
-        return count, source.split == "val", source.path
-
-    for field, reason in (("file_digest", "identical file"), ("pixel_digest", "identical pixels")):
-        first, distinct = {}, []
-        for picture in sorted(pictures, key=lightest):
-            source = picture[0]
-            twin = first.setdefault(journal.read(source, field), source)
-            if twin is source:
-                distinct.append(picture)
-            else:
-                left_out[source.path] = LeftOut(reason, where(source, twin), twin)
-        pictures = distinct
-    best_first = [source for source, *_ in sorted(pictures, key=best)]
-    for source, twin, orientation in near_twins(best_first, journal, options):
-        detail = ", ".join(filter(None, (ORIENTATIONS[orientation], where(source, twin))))
-        left_out[source.path] = LeftOut("near-duplicate", detail, twin)
+            usable.append(source)
+    images = [(cache.info(source), (source.split == "val", source.path)) for source in usable]
+    for i, duplicate in find_duplicates(images, args.workers, args.quiet).items():
+        source, original = usable[i], usable[duplicate.original]
+        detail = ", ".join(filter(None, (duplicate.orientation, *places_apart(source, original))))
+        left_out[source.path] = LeftOut(duplicate.reason, detail, original)
     return left_out
 
 
-def where(source, twin):
-    """What matters of where two twins lie."""
-    places = []
-    if source.class_name != twin.class_name:
-        places.append("in another class")
-    if source.split != twin.split:
-        places.append("in the other split")
-    return ", ".join(places)
+OTHER_CLASS, OTHER_SPLIT = "in another class", "in the other split"
 
 
-def near_twins(sources, journal, options):
-    """[(worse, better, orientation)] of `sources`, best first: every one that looks like a better one that is kept."""
-    if len(sources) < 2:
-        return []
-    hashes = np.frombuffer(b"".join(journal.read(source, "hashes")[0] for source in sources), np.uint64).reshape(-1, 8)
-    blocks = [(start, min(start + 64, len(hashes))) for start in range(0, len(hashes), 64)]
-    twins, gone = [], set()
-    count = min(options.workers, -(-len(blocks) // 16))
-    with (
-        Workers("dataset.prepare:searcher", hashes, count) as workers,
-        progress(len(hashes), options.quiet, desc="comparing", unit="file") as bar,
-    ):
-        for (start, stop), candidates in zip(blocks, workers.map(blocks), strict=True):
-            for worse, better, orientation in candidates:
-                if worse in gone or better in gone:
-                    continue
-                if alike(thumbnail(journal, sources[worse]), thumbnail(journal, sources[better]), orientation):
-                    twins.append((sources[worse], sources[better], orientation))
-                    gone.add(worse)
-            bar.update(stop - start)
-    return twins
+def places_apart(source, original):
+    """Return what the user should know of where a duplicate and its original lie."""
+    if source.class_name != original.class_name:
+        yield OTHER_CLASS
+    if source.split != original.split:
+        yield OTHER_SPLIT
 
 
-def searcher(hashes):
-    """The workers' function: (start, stop) -> [(i, j, orientation)] for i in that range and all j < i near to it, by i,
-    then the nearest first, by orientation."""
-    upright, step = hashes[:, 0].copy(), 8192  # so many at a time stay in the processor's cache
-
-    def handle(task):
-        found = []
-        for i in range(*task):
-            near = []
-            for start in range(0, i, step):
-                distances = np.bitwise_count(upright[start : min(start + step, i)] ^ hashes[i][:, None])
-                for place in np.flatnonzero(distances <= HASH_DISTANCE):
-                    orientation, j = divmod(int(place), distances.shape[1])
-                    near.append((int(distances[orientation, j]), orientation, start + j))
-            found += [(i, j, orientation) for _, orientation, j in sorted(near)]
-        return found
-
-    return handle
-
-
-def thumbnail(journal, source):
-    return np.frombuffer(journal.read(source, "thumbnail")[0], np.uint8).reshape(16, 16, 3).astype(np.float32)
-
-
-def alike(worse, better, orientation):
-    """Whether two 16 x 16 thumbnails, the first one turned as ORIENTATIONS says, show the same."""
-    worse = orientations_of_array(worse)[orientation]
-    luma = np.array([0.299, 0.587, 0.114], np.float32)
-    a, b = (image @ luma for image in (worse, better))
-    a, b = a - a.mean(), b - b.mean()
-    if min(a.std(), b.std()) < FLAT:
-        return bool(np.abs(worse - better).mean() < FLAT)
-    return float((a * b).mean()) >= CORRELATION * a.std() * b.std()
-
-
-def orientations_of_array(image):
-    """As orientations(), of an array H x W x 3."""
-    turned = image.transpose(1, 0, 2)
-    return [
-        image,
-        image[:, ::-1],
-        image[::-1],
-        image[::-1, ::-1],
-        turned,
-        turned[::-1],
-        turned[:, ::-1],
-        turned[::-1, ::-1],
-    ]
-
-
-# What the user sees
+# --- What the user sees ---
 
 
 def write_report(path, sources, left_out):
@@ -514,71 +260,55 @@ def write_report(path, sources, left_out):
         writer.writerow(["picture", "class", "split", "reason", "detail", "twin"])
         for source in sources:
             if entry := left_out.get(source.path):
-                twin = entry.twin.path if entry.twin else ""
-                writer.writerow([source.path, source.class_name, source.split, entry.reason, entry.detail, twin])
+                original = entry.original.path if entry.original else ""
+                writer.writerow([source.path, source.class_name, source.split, entry.reason, entry.detail, original])
 
 
-def draw_sheet(path, sources, left_out, options):
-    """The left-out pictures, each beside its twin: near-duplicates first, they are the ones to look at."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    ranks = ["near-duplicate", "too small", "identical pixels", "identical file"]
-    shown = [source for source in sources if source.path in left_out and left_out[source.path].reason in ranks]
-    shown.sort(key=lambda source: ranks.index(left_out[source.path].reason))
-    shown = shown[: SHEET_ROWS * SHEET_COLUMNS]
+def write_sheet(path, sources, left_out, args):
+    """Write an image of what was left out, each beside its original, the near-duplicates first."""
     path.unlink(missing_ok=True)
-    if not shown:
+    shown = [source for source in sources if source.path in left_out and left_out[source.path].reason in SHOWN_REASONS]
+    shown.sort(key=lambda source: SHOWN_REASONS.index(left_out[source.path].reason))
+    pairs = [(source, left_out[source.path]) for source in shown[: SHEET_ROWS * SHEET_COLUMNS]]
+    if not pairs:
         return
-    columns = min(SHEET_COLUMNS, len(shown))
-    width, height = 2 * CELL + 12, CELL + 36
-    sheet = Image.new("RGB", (columns * width, -(-len(shown) // columns) * height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    paths = [(source.path, left_out[source.path].twin) for source in shown]
-    paths = [path for path, _ in paths] + [twin.path for _, twin in paths if twin]
-    with Workers("dataset.prepare:thumbnailer", CELL, min(options.workers, len(paths))) as workers:
+    paths = [source.path for source, _ in pairs] + [entry.original.path for _, entry in pairs if entry.original]
+    with Workers("dataset.prepare:thumbnailer", CELL, min(args.workers, len(paths))) as workers:
         thumbnails = dict(zip(paths, workers.map(paths), strict=True))
-    for number, source in enumerate(shown):
-        x, y = number % columns * width, number // columns * height
-        entry = left_out[source.path]
-        for offset, picture in ((0, source), (CELL + 2, entry.twin)):
-            if picture:
-                small = thumbnails[picture.path]
-                sheet.paste(small, (x + offset + (CELL - small.width) // 2, y + (CELL - small.height) // 2))
-                draw.text(
-                    (x + offset + 2, y + CELL),
-                    shorten(picture.class_name + "/" + Path(picture.path).name),
-                    "black",
-                    font,
-                )
-        draw.text(
-            (x + 2, y + CELL + 14),
-            shorten(", ".join(filter(None, (entry.reason, entry.detail))), 44),
-            "firebrick",
-            font,
-        )
+    cells = [pair_cell(source, entry, thumbnails) for source, entry in pairs]
+    sheet, _ = plots.draw_grid(cells, SHEET_COLUMNS, (2 * CELL + 12, CELL + 36))
     write_image(path, np.asarray(sheet, np.float32), quality=85)
 
 
+def pair_cell(source, entry, thumbnails):
+    """Return what plots.draw_grid() draws of a source that is left out and its original."""
+    cell = []
+    for left, shown in ((0, source), (CELL + 2, entry.original)):
+        if shown:
+            small = thumbnails[shown.path]
+            cell.append((left + (CELL - small.width) // 2, (CELL - small.height) // 2, small))
+            name = f"{shown.class_name}/{Path(shown.path).name}"
+            cell.append((left + 2, CELL, plots.shorten(name, 20, ".."), "black"))
+    words = ", ".join(filter(None, (entry.reason, entry.detail)))
+    return [*cell, (2, CELL + 14, plots.shorten(words, 44, ".."), "firebrick")]
+
+
 def thumbnailer(side):
-    from PIL import Image
+    """Return a worker's function: path -> PIL image of at most side x side."""
 
     def handle(path):
         try:
-            picture = read_picture(path)
+            image = read_rgb(path)
         except UserError:  # it has gone since
             return Image.new("RGB", (side, side), "grey")
-        picture.thumbnail((side, side))
-        return picture
+        image.thumbnail((side, side))
+        return image
 
     return handle
 
 
-def shorten(text, length=20):
-    return text if len(text) <= length else text[: length - 2] + ".."
-
-
-def print_table(sources, left_out, strays, options):
-    """Pictures a class, what was left out and why, and what to mind."""
+def print_table(sources, left_out, strays, args):
+    """Print the images of each class, what was left out and why, and what to mind."""
     splits = sorted({source.split for source in sources})
     kept = Counter((source.class_name, source.split) for source in sources if source.path not in left_out)
     gone = Counter(source.class_name for source in sources if source.path in left_out)
@@ -592,24 +322,30 @@ def print_table(sources, left_out, strays, options):
 
     for reason, count in Counter(entry.reason for entry in left_out.values()).most_common():
         print(f"left out: {count:,} {reason}")
-    twins = [entry for entry in left_out.values() if entry.twin]
+    details = [entry.detail for entry in left_out.values() if entry.original]
     for place, advice in (
-        ("in another class", "look which class is right"),
-        ("in the other split", "validation would have seen what was trained on"),
+        (OTHER_CLASS, "look which class is right"),
+        (OTHER_SPLIT, "validation would have seen what was trained on"),
     ):
-        count = sum(place in entry.detail for entry in twins)
+        count = sum(place in detail for detail in details)
         if count:
             print(f"mind: {count:,} duplicates had their twin {place}: {advice}")
     if strays:
         print(f"mind: {strays:,} pictures lie in no class folder and were not read")
-    sizes = [sum(kept[name, split] for split in splits if split != "val") for name in classes]
-    if min(sizes) and max(sizes) > 1.5 * min(sizes):
-        print(f"mind: the largest class has {max(sizes) / min(sizes):.1f} times the pictures of the smallest")
-    for name, size in zip(classes, sizes, strict=True):
+    sizes = {name: sum(kept[name, split] for split in splits if split != "val") for name in classes}
+    print_sizes(sizes)
+    if left_out:
+        print(f"see {args.output / 'report.csv'}")
+
+
+def print_sizes(sizes):
+    """Print what is wrong with the numbers of training images, {class: number}."""
+    least, most = min(sizes.values()), max(sizes.values())
+    if least and most > 1.5 * least:
+        print(f"mind: the largest class has {most / least:.1f} times the pictures of the smallest")
+    for name, size in sizes.items():
         if size < FEW:
             print(f"mind: class {name} has {size} pictures to train on; {FEW} is few")
-    if left_out:
-        print(f"see {Path(options.output) / 'report.csv'}")
 
 
 if __name__ == "__main__":

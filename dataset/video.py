@@ -1,6 +1,6 @@
-"""Films to frames and back, through PyAV: no ffmpeg program is needed.
+"""Read and write videos through PyAV: no ffmpeg program is needed.
 
-A frame is an image as everywhere: float32 H x W x 3, sRGB, 0..255, upright. Films are written from 8-bit frames.
+A frame is an image as everywhere: float32 H x W x 3, sRGB, 0..255, upright. Videos are written from 8-bit frames.
 """
 
 import contextlib
@@ -30,16 +30,16 @@ KEEPS_ROTATION = {".mp4"}  # as a flag beside the pixels; elsewhere the pixels t
 
 @dataclass(frozen=True)
 class Timing:
-    """When frames are shown: `times` in units of `base` seconds, and the end of the last one. rate: frames/s."""
+    """When frames are shown: the times of all, and of the end of the last, in units of `base` seconds."""
 
     times: list
     end: int
     base: Fraction
-    rate: Fraction
+    rate: Fraction  # frames/s
 
 
 def constant_rate(frames, rate):
-    """The timing of `frames` frames at a constant rate."""
+    """Return the Timing of `frames` frames at a constant rate, in frames/s."""
     return Timing(list(range(frames)), frames, 1 / Fraction(rate), Fraction(rate))
 
 
@@ -47,8 +47,8 @@ def constant_rate(frames, rate):
 
 
 @dataclass(frozen=True)
-class Film:
-    """What read_film() found out. Times in `timing` count from the beginning of the part that is wanted."""
+class Video:
+    """A video file as read_video() found it; the times in `timing` count from `begin`."""
 
     path: Path
     timing: Timing
@@ -56,29 +56,29 @@ class Film:
     rotation: int  # degrees, counter-clockwise, by which players turn the frames; a multiple of 90
     pixel_shape: Fraction | None  # width / height of a pixel, where it is not known to be square
     begin: Fraction  # the part that is wanted, in the file's own time, seconds
-    end: Fraction | None  # None: to the end of the film, and of its sound
+    end: Fraction | None  # None: to the end of the video, and of its sound
     cut: bool  # whether there is something before `begin` that is not wanted
     sound: bool
     declared_frames: int  # the number of frames that the file says it has, 0 where it does not say
 
 
-def read_film(path, start=None, end=None, callback=None):
-    """A Film: the frames shown from `start` to `end` seconds (None: all).
+def read_video(path, start=None, end=None, callback=None):
+    """Return the Video made of the frames shown from `start` to `end` seconds (None: all).
 
-    Every frame is decoded once, so that a broken film is noticed before hours of dreaming, not after.
-    callback: called after each frame. Raises UserError where there is no film, or it is broken.
+    Every frame is decoded once, so that a broken file is noticed before hours of dreaming, not after.
+    callback: called after each frame. Raises UserError where there is no video, or it is broken.
     """
     import av
 
     path = Path(path)
-    with open_film(path) as container:
-        video = container.streams.video[0]
+    with open_container(path) as container:
+        stream = container.streams.video[0]
         origin = min((s.start_time * s.time_base for s in container.streams if s.start_time is not None), default=0)
         begin = Fraction(origin) + (start or 0)
         stop = None if end is None else Fraction(origin) + end
-        base, rates = video.time_base, [r for r in (video.guessed_rate, video.average_rate) if r] or [Fraction(25)]
-        shape = video.sample_aspect_ratio
-        sound, declared_frames = bool(container.streams.audio), video.frames
+        base, rates = stream.time_base, [r for r in (stream.guessed_rate, stream.average_rate) if r] or [Fraction(25)]
+        shape = stream.sample_aspect_ratio
+        sound, declared_frames = bool(container.streams.audio), stream.frames
     first, times, last = None, [], 0
     try:
         for time, frame in decode(path, begin, stop):
@@ -98,11 +98,11 @@ def read_film(path, start=None, end=None, callback=None):
     size = (first.width, first.height) if rotation % 180 else (first.height, first.width)
     pixel_shape = shape if shape and shape != 1 else None
     timing, cut = time_frames(times, last, base, rates), bool(start)
-    return Film(path, timing, size, rotation, pixel_shape, begin, stop, cut, sound, declared_frames)
+    return Video(path, timing, size, rotation, pixel_shape, begin, stop, cut, sound, declared_frames)
 
 
 def time_frames(times, last, base, rates):
-    """The Timing of frames shown at `times`, the last for `last` ticks of `base` seconds (0: unknown).
+    """Return the Timing of frames shown at `times`, the last for `last` ticks of `base` seconds (0: unknown).
 
     rates: what the container says. Times that are those of a constant rate but for their rounding (to milliseconds in
     Matroska, say) become exactly that; others are kept.
@@ -115,26 +115,26 @@ def time_frames(times, last, base, rates):
     return Timing(times, times[-1] + max(1, last), base, rates[-1])
 
 
-def read_frames(film):
-    """Yield the film's frames, float32 H x W x 3, upright."""
-    height, width = film.size[::-1] if film.rotation % 180 else film.size
-    for _, frame in decode(film.path, film.begin, film.end):
+def read_frames(video):
+    """Yield the video's frames, float32 H x W x 3, upright."""
+    height, width = video.size[::-1] if video.rotation % 180 else video.size
+    for _, frame in decode(video.path, video.begin, video.end):
         levels = frame.to_ndarray(format="rgb24", width=width, height=height)
-        yield np.rot90(levels, film.rotation // 90).astype(np.float32)
+        yield np.rot90(levels, video.rotation // 90).astype(np.float32)
 
 
 def decode(path, begin, end):
-    """Yield (time in ticks of the stream's base, frame) of the film from `begin` to `end` (None: its end) seconds."""
-    with open_film(path) as container:
-        video = container.streams.video[0]
-        video.thread_type = "AUTO"
-        base = video.time_base
+    """Yield (time in ticks of the stream's base, frame) of the video from `begin` to `end` (None: its end) seconds."""
+    with open_container(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        base = stream.time_base
         first = round(begin / base)
-        if video.start_time is not None and first > video.start_time:
-            container.seek(first, stream=video)  # to the key frame before
+        if stream.start_time is not None and first > stream.start_time:
+            container.seek(first, stream=stream)  # to the key frame before
         time = None
-        for frame in container.decode(video):
-            tick = frame.duration or round(1 / ((video.guessed_rate or 25) * base))
+        for frame in container.decode(stream):
+            tick = frame.duration or round(1 / ((stream.guessed_rate or 25) * base))
             before = time
             time = frame.pts if frame.pts is not None else first if before is None else before + tick
             if before is not None and time <= before:
@@ -146,7 +146,8 @@ def decode(path, begin, end):
 
 
 @contextlib.contextmanager
-def open_film(path):
+def open_container(path):
+    """Yield the opened PyAV container of a video file. Raises UserError where there is none with pictures in it."""
     import av
 
     try:
@@ -167,12 +168,12 @@ def open_film(path):
 
 
 @contextlib.contextmanager
-def film_writer(path, timing, quality=75, text="", source=None):
-    """Yields write(levels), to be called with each frame (H x W x 3 uint8) in turn; the film is whole at the end.
+def video_writer(path, timing, quality=75, text="", source=None):
+    """Yield write(levels), to be called with each frame (H x W x 3 uint8) in turn; the file is whole at the end.
 
     The suffix of `path` chooses H.264 in .mp4, VP9 in .webm, an endless .gif or .webp; without one it is a folder of
-    .png files. text: goes into the metadata. source: a Film, whose sound, rotation flag
-    and pixel shape are taken over.
+    .png files. text: goes into the metadata. source: a Video, whose sound, rotation flag and
+    pixel shape are taken over.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -187,12 +188,13 @@ def film_writer(path, timing, quality=75, text="", source=None):
 
 
 def has_sound(path):
-    """Whether a film of that name can have sound."""
+    """Tell whether a video file of that name can have sound."""
     return bool((FORMATS[Path(path).suffix.lower()] or [None])[-1])
 
 
 @contextlib.contextmanager
 def container_writer(path, timing, quality, text, source):
+    """Yield the write() of what FFmpeg encodes."""
     import av
 
     suffix = path.suffix.lower()
@@ -214,7 +216,7 @@ def container_writer(path, timing, quality, text, source):
             stream.set_display_rotation(rotation)
         out.metadata["comment"] = text
         sound = copy_sound(source, out, audio_encoder) if source and source.sound and audio_encoder else iter(())
-        heard = next(sound, np.inf)  # up to which second the sound is in the film
+        heard = next(sound, np.inf)  # up to which second the sound is in the file
 
         durations = dict(zip(timing.times, np.diff([*timing.times, timing.end]).tolist(), strict=True))
         times = iter(timing.times)
@@ -252,7 +254,7 @@ def container_writer(path, timing, quality, text, source):
 
 
 def add_exif(path, exif):
-    """Put EXIF into a .webp film: FFmpeg writes no metadata there.
+    """Put EXIF into an animated .webp: FFmpeg writes no metadata there.
 
     Source: the WebP container specification (RIFF chunks; the fourth bit of VP8X's first byte tells of EXIF).
     """
@@ -267,20 +269,21 @@ def add_exif(path, exif):
 
 @contextlib.contextmanager
 def gif_writer(path, timing, text):
+    """Yield the write() of an endless .gif."""
     from PIL import Image
 
-    pictures = []
+    images = []
 
     def write(levels):
-        pictures.append(Image.fromarray(levels).quantize(256, Image.Quantize.MEDIANCUT))
+        images.append(Image.fromarray(levels).quantize(256, Image.Quantize.MEDIANCUT))
 
     yield write
     # GIF counts in hundredths of a second: round the moments, not the durations, so that nothing adds up
     moments = np.rint([float(time * timing.base * 100) for time in [*timing.times, timing.end]])
-    pictures[0].save(
+    images[0].save(
         path,
         save_all=True,
-        append_images=pictures[1:],
+        append_images=images[1:],
         duration=(np.diff(moments) * 10).astype(int).tolist(),
         loop=0,
         comment=text.encode(),
@@ -289,6 +292,7 @@ def gif_writer(path, timing, text):
 
 @contextlib.contextmanager
 def folder_writer(path, text):
+    """Yield the write() of a folder of .png files."""
     path.mkdir()
     numbers = itertools.count()
 
@@ -299,14 +303,14 @@ def folder_writer(path, text):
     yield write
 
 
-def copy_sound(film, out, encoder):
-    """Put the sound of `film` into the container `out`: a generator that, packet by packet, yields the second reached.
+def copy_sound(video, out, encoder):
+    """Put the sound of `video` into the container `out` and yield, packet by packet, the second reached.
 
     Packets are copied as they are where the container takes their codec, otherwise decoded and encoded anew.
     """
     import av
 
-    with open_film(film.path) as source:
+    with open_container(video.path) as source:
         tracks = {}
         for stream in source.streams.audio:
             codec = stream.codec_context.codec.canonical_name
@@ -319,23 +323,23 @@ def copy_sound(film, out, encoder):
                 layout = UNNAMED_LAYOUTS.get(layout.name, layout.name)
                 tracks[stream.index] = out.add_stream(encoder, rate=rate, layout=layout), True
         yield 0
-        if film.cut:
-            source.seek(int(film.begin * av.time_base))
+        if video.cut:
+            source.seek(int(video.begin * av.time_base))
         for packet in source.demux(source.streams.audio):
             time = None if packet.pts is None else packet.pts * packet.time_base
-            if time is None or (film.cut and time < film.begin) or (film.end is not None and time >= film.end):
+            if time is None or (video.cut and time < video.begin) or (video.end is not None and time >= video.end):
                 continue
             track, encoded = tracks[packet.stream_index]
             if not encoded:
-                packet.pts -= round(film.begin / packet.time_base)
+                packet.pts -= round(video.begin / packet.time_base)
                 packet.dts = packet.pts  # sound is shown in the order of its packets
                 packet.stream = track
                 out.mux(packet)
             else:
                 for frame in packet.decode():
-                    frame.pts -= round(film.begin / frame.time_base)
+                    frame.pts -= round(video.begin / frame.time_base)
                     out.mux(track.encode(frame))
-            yield time - film.begin
+            yield time - video.begin
         for track, encoded in tracks.values():
             if encoded:
                 out.mux(track.encode())

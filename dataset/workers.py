@@ -22,7 +22,7 @@ START = "import sys; sys.path[0] = sys.argv[1]; from dataset.workers import work
 
 
 def cores():
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -62,7 +62,7 @@ class Workers:
             raise self.lost(process) from None
 
     def receive(self, worker):
-        """The answer to the oldest task sent to this worker and not yet answered."""
+        """Return the answer to the oldest task sent to this worker and not yet answered."""
         process = self.processes[worker]
         try:
             failed, answer = pickle.load(process.stdout)
@@ -77,7 +77,7 @@ class Workers:
         return MemoryError(f"a worker process ended with status {process.wait()}")  # the usual cause
 
     def map(self, tasks, ahead=4):
-        """The answers in the order of the tasks; at most `ahead` tasks a worker are under way."""
+        """Yield the answers in the order of the tasks; at most `ahead` tasks a worker are under way."""
         waiting, turn = deque(), 0
         for task in tasks:
             if len(waiting) == ahead * len(self):
@@ -89,7 +89,7 @@ class Workers:
             yield self.receive(waiting.popleft())
 
     def close(self):
-        """Ends the processes, each after the task it is at, so that none leaves a file half-written."""
+        """End the processes, each after the task it is at, so that none leaves a file half-written."""
         for process in self.processes:
             with contextlib.suppress(BrokenPipeError):  # a task not yet written
                 process.stdin.close()
@@ -109,7 +109,7 @@ class Workers:
 
 
 def work():
-    """The life of a worker: tasks in at stdin, answers out at stdout, until stdin ends."""
+    """Be a worker: take tasks from stdin and write answers to stdout, until stdin ends."""
     tasks, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not print into the answers
     try:
@@ -127,7 +127,7 @@ def work():
 
 
 def attempt(handle, task):
-    """(failed, the answer or the error)"""
+    """Return (whether the task failed, the answer or the error)."""
     try:
         return False, handle(task)
     except UserError as error:

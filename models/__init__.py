@@ -1,4 +1,4 @@
-"""The networks: what there is, and load().
+"""The networks, and all that computes with them.
 
 import models
 net = models.load("googlenet")
@@ -15,18 +15,17 @@ from pathlib import Path  # noqa: E402
 from dataset.cli import UserError, log  # noqa: E402
 
 from . import weights_file  # noqa: E402
+from .network import Network  # noqa: E402
 from .registry import REGISTRY, entry  # noqa: E402, F401
 
 __version__ = "0.1.0"
 WEIGHTS = Path(__file__).parent / "weights"
 STARTER = WEIGHTS / "googlenet_starter_mlx.npz"
-STARTER_NOTE = (
-    "note: this is the small starter network; `python convert.py --download googlenet` brings the ImageNet classic"
-)
+STARTER_NOTE = "note: this is the starter network; `python convert.py --download googlenet` brings the ImageNet classic"
 
 
 def find(name):
-    """The weights file of the network `name`: models/weights/<name>_mlx.npz, or for googlenet the bundled starter."""
+    """Return the path of a network's weights: models/weights/<name>_mlx.npz, or for googlenet the bundled starter."""
     entry(name)
     path = WEIGHTS / f"{name}_mlx.npz"
     if path.exists():
@@ -37,7 +36,7 @@ def find(name):
 
 
 def installed(name):
-    """Whether find() would find weights of the network `name`."""
+    """Say whether weights of the network `name` are here."""
     try:
         return find(name).exists()
     except UserError:
@@ -46,15 +45,15 @@ def installed(name):
 
 @functools.cache
 def advise(path):
-    """Say on stderr, once, what would make dreams by the weights at `path` faster or better."""
+    """Say on stderr, once, what would make dreams with the weights at `path` faster or better."""
     if blas.missing():
         log(blas.NOTE)
     if path == STARTER:
         log(STARTER_NOTE)
 
 
-def load(name=None, weights=None):
-    """A network with its weights, in eval mode.
+def load(name: str | None = None, weights: str | Path | None = None) -> Network:
+    """Load a network with its weights, in eval mode.
 
     name: a name of the registry; None takes the one that the weights file names (googlenet without a file).
     weights: a file that convert.py or train_dream.py wrote, or a published one; None looks for it (see find()).
@@ -64,11 +63,9 @@ def load(name=None, weights=None):
         entry(name)
     path = Path(weights) if weights else find(name or "googlenet")
     arrays, metadata = weights_file.read(path)
-    model = name or metadata["model"]
-    if metadata["model"] != model:
-        raise UserError(f"{path}: these are weights of {metadata['model']}, not of {model}")
-    net = entry(model).build(metadata["num_classes"], aux=metadata["aux"])
+    if name not in (None, metadata.model):
+        raise UserError(f"{path}: these are weights of {metadata.model}, not of {name}")
+    net = metadata.build()
     net.load_arrays(arrays, path)
-    net.metadata = metadata
     net.path = path
     return net.eval()

@@ -26,7 +26,7 @@ class AlexNet(FeaturesAndClassifier):
             self.classifier.append(nn.Linear(4096, num_classes))
 
     def aliases(self):
-        """Caffe's names: conv1 ... conv5, relu1 ... relu5, pool1, pool2, pool5, fc6 ... fc8."""
+        """Return {Caffe's name (conv1 ... conv5, relu1 ... relu5, pool1, pool2, pool5, fc6 ... fc8): ours}."""
         names = {"fc6": "classifier.1", "relu6": "classifier.2", "fc7": "classifier.4", "relu7": "classifier.5"}
         names |= {"fc8": "classifier.6", "pool1": "features.2", "pool2": "features.5", "pool5": "features.12"}
         for number, i in enumerate((0, 3, 6, 8, 10), 1):

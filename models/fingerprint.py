@@ -19,15 +19,15 @@ COARSE = ("bfloat16", "int8")  # dtypes of files that do not hold float16's digi
 
 def feature_digest(net):
     """Return the hexadecimal SHA-256 of the features of a loaded network."""
-    if net.metadata["dtype"] in COARSE and net.metadata.get("feature_digest"):
-        return net.metadata["feature_digest"]
+    if net.metadata.dtype in COARSE and net.metadata.extra.get("feature_digest"):
+        return net.metadata.extra["feature_digest"]
     return digest_of_file(net.path, net.path.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=8)
 def digest_of_file(path, _modified):
     arrays, metadata = weights_file.read(path)
-    return digest_of_arrays(arrays, metadata["model"])
+    return digest_of_arrays(arrays, metadata.model)
 
 
 def digest_of_arrays(arrays, model):

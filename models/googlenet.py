@@ -121,7 +121,7 @@ class GoogLeNet(Network):
 
 
 def googlenet_aliases():
-    """The names of Caffe (BVLC), lucid (and its TensorFlow graph), dream-creator and neural-dream."""
+    """Return {name in Caffe (BVLC), lucid and its TensorFlow graph, dream-creator or neural-dream: ours}."""
     caffe = {"conv1": "conv1/7x7_s2", "conv2": "conv2/3x3_reduce", "conv3": "conv2/3x3", "fc": "loss3/classifier"}
     caffe |= {f"maxpool{i}": f"pool{i}/3x3_s2" for i in (1, 2, 3, 4)} | {"avgpool": "pool5/7x7_s1"}
     caffe |= {"norm1": "pool1/norm1", "norm2": "conv2/norm2", "aux1": "loss1/classifier", "aux2": "loss2/classifier"}

@@ -160,7 +160,7 @@ class InceptionV3(Network):
             yield "fc", self.fc(self.dropout(x))
 
     def aliases(self):
-        """The names of Keras (mixed0 ... mixed10), TensorFlow's graph of 2015 (mixed, mixed_1 ...) and TF-Slim."""
+        """Return {name in Keras (mixed0 ...), TensorFlow's graph of 2015 (mixed, mixed_1 ...) or TF-Slim: ours}."""
         names = {"mixed": "Mixed_5b", "mixed/join": "Mixed_5b"}
         names |= {"MaxPool_3a_3x3": "maxpool1", "MaxPool_5a_3x3": "maxpool2", "Logits": "fc"}
         for i, name in enumerate(MIXED):

@@ -1,4 +1,4 @@
-"""What every network does: normalise pixels, name its layers, and compute no further than it is asked to."""
+"""What all networks do: normalise pixels, name their layers, and compute no further than they are asked to."""
 
 import functools
 import math
@@ -15,28 +15,16 @@ from .layers import flatten_chw
 
 
 class Network(nn.Module):
-    """The base of the architectures. A subclass writes `stages`, and `aliases` if its layers have other names too.
+    """The base of the architectures. A subclass writes `stages`, and `aliases` if its layers have other names, too.
 
-    The names of its modules are torchvision's, so that the path of a parameter is the key in a state dict.
+    Modules are named as in torchvision, so that the path of a parameter is its key in a state dict.
     """
 
     def __init__(self, num_classes):
         super().__init__()
         self.num_classes = num_classes  # 0: no classifier; the features are all there is
-        self.metadata = {
-            "mean": [127.5] * 3,
-            "std": [127.5] * 3,
-            "channel_order": "RGB",
-            "classes": None,
-        }
-        self.path = None
-
-    def __setattr__(self, name, value):
-        # metadata is no parameter: keep it out of the dict that nn.Module makes of its arrays, dicts and lists
-        if name == "metadata":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
+        self.metadata = None  # a weights_file.Metadata; who builds a network gives it
+        self.path = None  # of the weights file
 
     def stages(self, x, after=None):
         """Yield (name, activation) from the first layer to the logits, which come last. x: N x H x W x 3, normalised;
@@ -51,17 +39,17 @@ class Network(nn.Module):
     auxiliary = ()  # the names that the auxiliary classifiers have, where there are any
 
     def aliases(self):
-        """{name in other people's programs: name here}."""
+        """Return {name in other programs: name here} of layers."""
         return {}
 
     def normalise(self, images):
-        """N x H x W x 3, RGB 0..255, to what the first layer takes."""
+        """Convert images, N x H x W x 3 RGB 0..255, to what the first layer takes."""
         meta = self.metadata
-        x = (mx.array(images) - mx.array(meta["mean"])) * (1 / mx.array(meta["std"]))
-        return x[..., ::-1] if meta["channel_order"] == "BGR" else x
+        x = (mx.array(images) - mx.array(meta.mean)) * (1 / mx.array(meta.std))
+        return x[..., ::-1] if meta.channel_order == "BGR" else x
 
-    def activations(self, images, names):
-        """{name: activation} for layers by any of their names.
+    def activations(self, images: np.ndarray | mx.array, names: list[str]) -> dict[str, mx.array]:
+        """Compute {name: activation} for layers by any of their names.
 
         images: N x H x W x 3 float32, RGB 0..255. Activations are N x H x W x C, those of the classifier N x C.
         Raises UsageError for a wrong name; ValueError (MLX's) for images too small to reach the layer.
@@ -78,11 +66,11 @@ class Network(nn.Module):
         return {name: found[resolved] for name, resolved in wanted.items()}
 
     def __call__(self, images):
-        """Logits N x classes of images N x H x W x 3, RGB 0..255."""
+        """Compute the logits, N x classes, of images N x H x W x 3, RGB 0..255."""
         return self.activations(images, ["logits"])["logits"]
 
     def resolve(self, name):
-        """torchvision's name of the layer that `name` means; UsageError with suggestions otherwise."""
+        """Return torchvision's name of the layer that `name` means; UsageError with suggestions if there is none."""
         if name in self.layer_info:
             return name
         if name in self.all_aliases:
@@ -92,22 +80,22 @@ class Network(nn.Module):
 
     @property
     def layers(self):
-        """The names of all layers that can be dreamed on, in order."""
+        """The names of all layers that can be dreamed on, from the first to the last."""
         return list(self.layer_info)
 
     @property
     def classes(self):
-        """The names of the classes in the order of the logits, or None where the file has none."""
-        return self.metadata.get("classes")
+        """The names of the classes in the order of the logits, or None where they are not known."""
+        return self.metadata.classes
 
     @functools.cached_property
     def weights_sha256(self):
-        """The SHA-256 of the weights file, computed once: every recipe names it."""
+        """The SHA-256 of the weights file, which every recipe names."""
         return sha256(self.path)
 
     @functools.cached_property
     def layer_info(self):
-        """{name: (channels, stride)} in order; the stride is in pixels, None after the spatial average."""
+        """{layer: (channels, stride)} in order; the stride is in pixels, None after the spatial average."""
         size = 512  # any multiple of 32 shows the strides; nothing is computed, MLX is lazy
         table = {}
         for name, activation in self.stages(mx.zeros((1, size, size, 3))):
@@ -118,12 +106,13 @@ class Network(nn.Module):
 
     @functools.cached_property
     def all_aliases(self):
+        """{other name: layer}: those of aliases() whose layers are there, and `logits` and `fc` for the last one."""
         known = {alias: name for alias, name in self.aliases().items() if name in self.layer_info}
         last = next(reversed(self.layer_info))
         return known | ({"logits": last, "fc": last} if self.num_classes else {})
 
     def accepts_size(self, height, width, names):
-        """Whether an image of that size reaches the layers `names` with at least one cell of the widest stride."""
+        """Say whether an image of that size is large enough for the layers `names`: at least their stride on a side."""
         strides = [stride for _, stride in self.layer_info.values() if stride]
         try:
             shapes = [a.shape for a in self.activations(mx.zeros((1, height, width, 3)), names).values()]
@@ -149,13 +138,13 @@ class Network(nn.Module):
 
 
 def layers_after(names, after):
-    """The names that come after the one called `after`; all of them where it is None."""
+    """Return the names that come after `after`; all of them where it is None."""
     names = list(names)
     return names if after is None else names[names.index(after) + 1 :]
 
 
 class FeaturesAndClassifier(Network):
-    """AlexNet and VGG: the list `features`, averages over `bins` x `bins` windows, the list `classifier`."""
+    """The base of AlexNet and VGG: `features`, a list; averages over `bins` x `bins` windows; `classifier`, a list."""
 
     bins = None
 

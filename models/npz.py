@@ -13,6 +13,10 @@ import numpy as np
 from dataset.cli import UserError
 
 INFLATION = 64  # how many times its size a file may grow when it is unpacked; trained weights hardly shrink at all
+HEADER = re.compile(
+    r"\{'descr': '([<>|=][a-zA-Z]\d{1,2})', 'fortran_order': (True|False), 'shape': \((\d[\d, ]*)?\),? *\}\s*", re.ASCII
+)
+STORED = {f"{order}{kind}" for order in "<>|=" for kind in ("f2", "f4", "f8", "V2", "i1", "u1", "i4", "i8")}
 
 
 def npy_entries(path, wanted=lambda name: True):
@@ -26,9 +30,18 @@ def npy_entries(path, wanted=lambda name: True):
                 yield name.removesuffix(".npy"), npy(entry(name), f"{path}: {name}")
 
 
+def is_npz(path):
+    """Say whether a file is a zip archive of arrays: a weights file of ours, or a published one."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return all(name.endswith(".npy") for name in file.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error):
+        return False  # whoever reads it as something else says what is wrong with it
+
+
 @contextlib.contextmanager
 def archive(path):
-    """A zip file's names and a function that returns an entry's bytes: with archive(path) as (names, entry).
+    """Open a zip file: `with archive(path) as (names, entry)`, entry(name) being the bytes of one.
 
     Whatever is wrong with the file is a UserError. Its entries together may be INFLATION times as large as the file.
     """
@@ -62,7 +75,7 @@ def archive(path):
 
 
 def what_instead(path):
-    """Why a path that is no zip archive cannot be read as one."""
+    """Say why a path that is no zip archive cannot be read, and what to do."""
     if os.path.isdir(path):
         return "this is a folder; name a file"
     with open(path, "rb") as file:
@@ -76,14 +89,8 @@ def what_instead(path):
     return f"not a weights file; if it is a checkpoint: python convert.py {path}"
 
 
-HEADER = re.compile(
-    r"\{'descr': '([<>|=][a-zA-Z]\d{1,2})', 'fortran_order': (True|False), 'shape': \((\d[\d, ]*)?\),? *\}\s*", re.ASCII
-)
-STORED = {f"{order}{kind}" for order in "<>|=" for kind in ("f2", "f4", "f8", "V2", "i1", "u1", "i4", "i8")}
-
-
 def npy(data, name):
-    """The array of a .npy file's bytes, a view of them. Only numbers, and only as many as there are.
+    """Read the bytes of a .npy file as an array, a view of them. Only numbers, and only as many as there are.
 
     The header is the text that numpy and MLX write (numpy.lib.format), matched and never evaluated.
     """
@@ -106,10 +113,11 @@ def npy(data, name):
 
 
 def to_bfloat16(array):
-    """The upper half of float32, rounded to the nearest, ties to even; as two raw bytes a number."""
+    """Round to the upper half of float32, ties to even; as two raw bytes a number (dtype V2)."""
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").view("V2")
 
 
 def from_bfloat16(array):
+    """Convert two raw bytes a number to float32."""
     return (np.ascontiguousarray(array).view("<u2").astype(np.uint32) << 16).view(np.float32)

@@ -24,7 +24,7 @@ class Bottleneck(nn.Module):
             self.downsample = [Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm(outputs)]
 
     def stages(self, name, x):
-        """Yields torchvision's modules, and after bn1 and bn2 what the ReLU makes of them (relu1, relu2)."""
+        """Yield torchvision's modules, and after bn1 and bn2 what the ReLU makes of them (relu1, relu2)."""
         y = x
         for i in (1, 2, 3):
             conv, bn = self[f"conv{i}"], self[f"bn{i}"]
@@ -83,6 +83,6 @@ class ResNet50(Network):
             yield "fc", self.fc(x)
 
     def aliases(self):
-        """The stages by their own names, and a block's `downsample` as a whole."""
+        """Return {stage, or a block's `downsample` as a whole: its last layer}."""
         names = {stage: f"{stage}.{blocks - 1}" for stage, (_, blocks) in STAGES.items()}
         return names | {f"{stage}.0.downsample": f"{stage}.0.downsample.1" for stage in STAGES}

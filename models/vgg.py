@@ -29,17 +29,7 @@ class VGG(FeaturesAndClassifier):
             self.classifier.append(nn.Linear(4096, num_classes))
 
     def aliases(self):
-        """The papers' and Caffe's names: conv5_1, relu5_1, pool5, fc6 ... fc8."""
-        names = {"fc6": "classifier.0", "relu6": "classifier.1", "fc7": "classifier.3", "relu7": "classifier.4"}
-        names["fc8"] = "classifier.6"
-        i = 0
-        for block, depth in enumerate(self.depths, 1):
-            for conv in range(1, depth + 1):
-                names[f"conv{block}_{conv}"], names[f"relu{block}_{conv}"] = f"features.{i}", f"features.{i + 1}"
-                i += 2
-            names[f"pool{block}"] = f"features.{i}"
-            i += 1
-        return names
+        return vgg_aliases(self.depths)
 
 
 class VGG16(VGG):
@@ -48,3 +38,17 @@ class VGG16(VGG):
 
 class VGG19(VGG):
     depths = (2, 2, 4, 4, 4)
+
+
+def vgg_aliases(depths):
+    """Return {the paper's and Caffe's name (conv5_1, relu5_1, pool5, fc6 ... fc8): ours}."""
+    names = {"fc6": "classifier.0", "relu6": "classifier.1", "fc7": "classifier.3", "relu7": "classifier.4"}
+    names["fc8"] = "classifier.6"
+    i = 0
+    for block, depth in enumerate(depths, 1):
+        for conv in range(1, depth + 1):
+            names[f"conv{block}_{conv}"], names[f"relu{block}_{conv}"] = f"features.{i}", f"features.{i + 1}"
+            i += 2
+        names[f"pool{block}"] = f"features.{i}"
+        i += 1
+    return names

@@ -1,16 +1,21 @@
 """What tests share: the root of the checkout, scripts in processes of their own, small images, the bundled network."""
 
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import models
+from models.dreaming import background
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from dataset.images import write_image
 
 # CI may start the tests in the background, where shells have Ctrl-C ignored, and programs that the tests start inherit
 # that: set it right, since some tests interrupt them
@@ -27,7 +32,7 @@ class Finished(NamedTuple):
     err: str
 
 
-def command(script, *arguments):
+def script_command(script, *arguments):
     """The words that run a script of the checkout with this Python."""
     return [sys.executable, str(ROOT / script), *map(str, arguments)]
 
@@ -35,7 +40,7 @@ def command(script, *arguments):
 def run(script, *arguments, cwd=None, timeout=120, **options):
     """Run a script of the checkout, such as "dream.py", in a process of its own."""
     done = subprocess.run(
-        command(script, *arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout, **options
+        script_command(script, *arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout, **options
     )
     return Finished(done.returncode, done.stdout, done.stderr)
 
@@ -51,6 +56,12 @@ def smooth_image(height, width, seed=0):
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
+def sky_image(height=48, width=64):
+    """float32 H x W x 3 whose colors run slowly, as a sky's do."""
+    y, x = np.mgrid[:height, :width] / 64
+    return np.dstack([90 + 60 * y, 120 + 40 * x, 190 - 50 * y]).astype(np.float32)
+
+
 def write_photo(path, height=33, width=47, seed=0):
     """Write smooth_image() as a user's file, and return its path."""
     Image.fromarray(smooth_image(height, width, seed)).save(path)
@@ -63,7 +74,58 @@ def photo(tmp_path):
     return write_photo(tmp_path / "photo.png")
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The test's folder, made the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def net():
     """The bundled network."""
     return models.load("googlenet", weights=models.STARTER)
+
+
+# --- What concepts are made of ---
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The bundled network in a folder of the tests', where backgrounds may be kept."""
+    path = tmp_path_factory.mktemp("weights") / "own_mlx.npz"
+    shutil.copy(models.STARTER, path)
+    return models.load(weights=path)
+
+
+@pytest.fixture
+def few_backgrounds(own, monkeypatch):
+    """Backgrounds are made for one early layer, which takes less time than for all, and none comes along."""
+    monkeypatch.setattr(background, "entry", lambda name: SimpleNamespace(concept_layers=["inception3b"]))
+    monkeypatch.setattr(background, "WEIGHTS", own.path.parent / "none")
+    yield
+    own.path.with_name("own_mlx.background.npz").unlink(missing_ok=True)
+
+
+def write_grains(folder, count, seed=0):
+    """Write images of grains that grow stronger from left to right, and return their folder."""
+    rng = np.random.default_rng((seed, 1))
+    for i in range(count):
+        grain = rng.normal(0, 60, (40, 40, 3)) * np.linspace(0, 1, 40)[:, None]
+        write_image(folder / f"{i:02}.png", 127 + grain)
+    return folder
+
+
+@pytest.fixture
+def slugs(tmp_path):
+    """A folder of three images of one thing."""
+    return write_grains(tmp_path / "slugs", 3)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder of six images of all kinds: of one color each."""
+    rng = np.random.default_rng(5)
+    for i in range(6):
+        write_image(tmp_path / "photographs" / f"{i}.png", np.full((40, 40, 3), rng.uniform(0, 255, 3)))
+    return tmp_path / "photographs"

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import models
 from models import weights_file
 from models.conversion import downloads
+from models.conversion.sources import Source
 
 import numpy as np
 import pytest
@@ -101,7 +103,7 @@ def server(monkeypatch):
 
 
 def fetch(server, tmp_path, path="/data.pth", digest=""):
-    return downloads.fetch(downloads.Source(server.url + path, digest, 1, "free"), tmp_path / "in")
+    return downloads.fetch(Source(server.url + path, "free", 1, digest), tmp_path / "in")
 
 
 def ranges(server):
@@ -204,7 +206,7 @@ def test_a_timeout(server, tmp_path, monkeypatch):
 
 
 def test_no_server(server, tmp_path):
-    source = downloads.Source("http://127.0.0.1:9/x.pth", "", 1, "free")
+    source = Source("http://127.0.0.1:9/x.pth", "free")
     with pytest.raises(UserError, match="refused"):
         downloads.fetch(source, tmp_path)
 
@@ -214,7 +216,7 @@ def test_a_proxy_is_used(server, tmp_path, monkeypatch):
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     server.files["http://models.invalid/data.pth"] = DATA
-    source = downloads.Source("http://models.invalid/data.pth", "", 1, "free")
+    source = Source("http://models.invalid/data.pth", "free")
     assert downloads.fetch(source, tmp_path).read_bytes() == DATA
 
 
@@ -234,6 +236,10 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "TO_CONVERT", tmp_path / "in")
     (tmp_path / "in").mkdir()
     return tmp_path
+
+
+def set_sources(monkeypatch, *sources):
+    monkeypatch.setitem(models.REGISTRY, "googlenet", replace(models.REGISTRY["googlenet"], sources=sources))
 
 
 def run(monkeypatch, *arguments):
@@ -256,16 +262,16 @@ def raw():
 
 def test_download_converts_and_tidies_up(server, house, monkeypatch, capsys, raw):
     server.files = {"/googlenet.npz": raw}
-    good = downloads.Source(f"{server.url}/googlenet.npz", "sha256:" + hashlib.sha256(raw).hexdigest(), 12, "free")
-    bad = downloads.Source(f"{server.url}/gone.pth", "", 12, "free")
-    monkeypatch.setitem(downloads.SOURCES, "googlenet", (bad, good))
+    good = Source(f"{server.url}/googlenet.npz", "free", 12, "sha256:" + hashlib.sha256(raw).hexdigest())
+    bad = Source(f"{server.url}/gone.pth", "free")
+    set_sources(monkeypatch, bad, good)
     assert run(monkeypatch, "--download", "googlenet") == 0
     out, err = capsys.readouterr()
-    assert "googlenet, 200 classes, float16" in out and "HTTP 404" in err
+    assert "googlenet, 1000 classes, float16" in out and "HTTP 404" in err
     assert list((house / "in").iterdir()) == []
     net = models.load("googlenet")
     assert net.path == house / "weights" / "googlenet_mlx.npz"
-    assert net.metadata["origin"] == f"free; {good.address}"
+    assert net.metadata.origin == f"free; {good.address}" and net.classes[281] == "tabby, tabby cat"
 
     asked = len(server.requests)
     assert run(monkeypatch, "--download", "googlenet") == 0
@@ -279,8 +285,8 @@ def test_download_converts_and_tidies_up(server, house, monkeypatch, capsys, raw
 
 def test_a_download_that_fails_everywhere(server, house, monkeypatch, capsys):
     server.files = {"/x.pth": b"<html>blocked</html>"}
-    sources = [downloads.Source(f"{server.url}/{name}", "", 12, "free") for name in ("gone.pth", "x.pth")]
-    monkeypatch.setitem(downloads.SOURCES, "googlenet", tuple(sources))
+    sources = [Source(f"{server.url}/{name}", "free") for name in ("gone.pth", "x.pth")]
+    set_sources(monkeypatch, *sources)
     assert run(monkeypatch, "--download", "googlenet", "--quiet") == 1
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
@@ -296,7 +302,7 @@ def test_the_folder_is_converted_and_emptied(house, monkeypatch, capsys, raw):
     (house / "in" / "half.pth.part").write_bytes(b"half")
     assert run(monkeypatch) == 1
     out, err = capsys.readouterr()
-    assert "googlenet, 200 classes" in out and len(err.splitlines()) == 1 and "broken.pth: " in err
+    assert "googlenet, 1000 classes" in out and len(err.splitlines()) == 1 and "broken.pth: " in err
     assert sorted(path.name for path in (house / "in").iterdir()) == [".gitkeep", "broken.pth", "half.pth.part"]
     (house / "in" / "googlenet.npz").write_bytes(raw)
     assert run(monkeypatch) == 1  # what is there already is not overwritten
@@ -310,13 +316,13 @@ def test_an_empty_folder(house, monkeypatch, capsys):
 
 def test_statistics_and_classes_of_the_command_line(house, monkeypatch, capsys, raw):
     (house / "x.npz").write_bytes(raw)
-    (house / "names.txt").write_text("\n".join(f"class {i}" for i in range(200)), encoding="utf-8")
+    (house / "names.txt").write_text("\n".join(f"class {i}" for i in range(1000)), encoding="utf-8")
     statistics = ["--mean", "0.5", "0.25", "0", "--std", "1", "1", "0.5", "--channel-order", "BGR"]
     names = ["--classes", house / "names.txt", "--origin", "mine", "--dtype", "float32"]
     assert run(monkeypatch, house / "x.npz", "-o", house / "out.npz", *statistics, *names) == 0
     arrays, metadata = weights_file.read(house / "out.npz")
-    assert metadata["mean"] == [127.5, 63.75, 0] and metadata["std"] == [255, 255, 127.5]
-    assert metadata["channel_order"] == "BGR" and metadata["classes"][7] == "class 7" and metadata["origin"] == "mine"
+    assert metadata.mean == [127.5, 63.75, 0] and metadata.std == [255, 255, 127.5]
+    assert metadata.channel_order == "BGR" and metadata.classes[7] == "class 7" and metadata.origin == "mine"
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
     assert convert.pixel_statistics([100, 110, 0.5], [1, 1, 1])["mean"] == [100, 110, 0.5]
 
@@ -329,7 +335,7 @@ def test_statistics_and_classes_of_the_command_line(house, monkeypatch, capsys, 
         (["x.npz", "--mean", "1", "2", "3", "--std", "1", "0", "1"], 2, "above 0"),
         (["x.npz", "--model", "resnet"], 1, "did you mean resnet50"),
         (["x.npz", "--model", "vgg16"], 1, "weights of googlenet, not of vgg16"),
-        (["x.npz", "--classes", "names.txt"], 1, "has 200 classes, but there are 2 names"),
+        (["x.npz", "--classes", "names.txt"], 1, "has 1000 classes, but there are 2 names"),
         (["x.npz", "--classes", "none.txt"], 1, "none.txt: No such file"),
         (["x.npz", "--classes", "x.npz"], 1, "no text in UTF-8"),
         (["x.npz", "-o", "x.npz"], 2, "is the file to convert"),
@@ -353,7 +359,7 @@ def test_mistakes(house, monkeypatch, capsys, raw, arguments, status, words):
     assert sorted(house.rglob("*")) == before
 
 
-@pytest.mark.parametrize("dtype, size, error", [("bfloat16", 11.8, 0.01), ("int8", 6.2, 0.02)])
+@pytest.mark.parametrize("dtype, size, error", [("bfloat16", 13.5, 0.02), ("int8", 7.0, 0.03)])
 def test_smaller_dtypes_say_what_they_cost(house, monkeypatch, capsys, dtype, size, error):
     assert run(monkeypatch, STARTER, "-o", house / "out.npz", "--dtype", dtype) == 0
     out = capsys.readouterr().out
@@ -383,13 +389,13 @@ def test_list(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["NETWORK", "SIZE", "HERE", "TERMS", "FROM"]
     assert {line.split()[0] for line in lines if not line.startswith(" ")} == {"NETWORK", *models.REGISTRY}
-    assert set(models.REGISTRY) <= set(downloads.SOURCES)
+    assert all(spec.sources for spec in models.REGISTRY.values())
 
 
 def test_info(monkeypatch, capsys):
     assert run(monkeypatch, "--info", STARTER) == 0
     out = capsys.readouterr().out
-    for words in ("googlenet\n", "200 (Egyptian cat, reel,", "123.675 116.28 103.53", "float16", "Tiny ImageNet"):
+    for words in ("googlenet\n", "1000 (tench, goldfish,", "123.675 116.28 103.53", "float16", "distillation of BVLC"):
         assert words in out
     assert sha256(STARTER) in out
 
@@ -461,9 +467,10 @@ def test_a_download_from_the_hub_honours_hf_endpoint(hub, tmp_path):
     program = f"""
 from pathlib import Path
 from models.conversion import downloads
-source = downloads.Source("hub:me/net/model.safetensors", "", 1, "free")
+from models.conversion.sources import Source
+source = Source("hub:me/net/model.safetensors", "free")
 print(downloads.fetch(source, Path({str(tmp_path / "in")!r})))
-downloads.fetch(downloads.Source("hub:me/net/gone.safetensors", "", 1, "free"), Path({str(tmp_path / "in")!r}))
+downloads.fetch(Source("hub:me/net/gone.safetensors", "free"), Path({str(tmp_path / "in")!r}))
 """
     result = with_hub(hub, tmp_path, program)
     assert (tmp_path / "in" / "net.safetensors").read_bytes() == DATA, result.stderr
@@ -475,7 +482,7 @@ downloads.fetch(downloads.Source("hub:me/net/gone.safetensors", "", 1, "free"), 
 
 def test_publish(hub, tmp_path):
     weights_file.write(
-        tmp_path / "tiny_mlx.npz", {"a": np.ones(3)}, {"model": "googlenet", "num_classes": 3, "origin": "mine|ours"}
+        tmp_path / "tiny_mlx.npz", {"a": np.ones(3)}, weights_file.Metadata("googlenet", 3, origin="mine|ours")
     )
     program = "from models.conversion.publishing import publish; publish('me/dreams', [{path!r}], send={send})"
     path = str(tmp_path / "tiny_mlx.npz")
@@ -489,7 +496,7 @@ def test_publish(hub, tmp_path):
 
 def test_the_layer_to_dream_on_is_resolved_and_kept(tmp_path):
     output, _, _ = convert.convert(STARTER, tmp_path / "out.npz", changes={"layer": "mixed4a"})
-    assert weights_file.read(output)[1]["layer"] == "inception4a"
+    assert weights_file.read(output)[1].layer == "inception4a"
     with pytest.raises(UserError, match="no layer 'mixed9a'"):
         convert.convert(STARTER, tmp_path / "other.npz", changes={"layer": "mixed9a"})
     assert not (tmp_path / "other.npz").exists()

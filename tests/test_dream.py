@@ -1,21 +1,22 @@
 """dream.py: the algorithm against the notebook's, and the command line as a user meets it."""
 
 import models
-from models.dreaming.targets import Target, parse_targets
-from models.dreaming.tiles import in_tiles, tile_edges
+from models.dreaming.objectives import Guide
+from models.dreaming.targets import parse_targets
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import noise_image, run
+from conftest import noise_image, run, sky_image
 from PIL import Image
 from seeded import REFERENCES
 
 import dream
-from dataset.cli import UsageError, UserError
 from dataset.images import read_image, read_image_and_alpha
 
 TINY = ["--octaves", "2", "--steps", "1", "--layers", "inception3a", "--quiet"]
+
+QUICK = {"layers": ["inception3a"], "octaves": 2, "steps": 2, "jitter": 4}
 
 
 def psnr(a, b):
@@ -30,9 +31,9 @@ def test_agrees_with_the_notebook(net, layer):
     references = np.load(REFERENCES / "dreams.npz")
     guide = references["guide"].astype(np.float32) if layer == "guided" else None
     target = "inception3b" if layer == "guided" else layer
-    dreamed = dream.deepdream(net, references["picture"].astype(np.float32), [target], steps=3, jitter=0, guide=guide)
+    dreamed = dream.deepdream(net, references["picture"].astype(np.float32), [target], steps=2, jitter=0, guide=guide)
     assert psnr(dreamed, references[layer]) > 50
-    assert psnr(references["picture"], references[layer]) < 32  # or the comparison would show nothing
+    assert psnr(references["picture"], references[layer]) < 34  # or the comparison would show nothing
 
 
 def test_the_same_seed_gives_the_same_dream(net):
@@ -42,14 +43,6 @@ def test_the_same_seed_gives_the_same_dream(net):
     assert first.dtype == np.float32 and first.shape == image.shape
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-
-
-def test_targets(net):
-    target = parse_targets(net, ["inception_4c/5x5_reduce:3,5=0.5"])[0]
-    assert target == Target("inception4c.branch3.0", (3, 5), 0.5)
-    for wrong in ("inception4c:x", "inception4c:512", "inception4c=much", "inception9z", "inception4c:-1"):
-        with pytest.raises(UsageError):
-            parse_targets(net, [wrong])
 
 
 def test_channels_and_weights_matter(net):
@@ -63,43 +56,79 @@ def test_channels_and_weights_matter(net):
         assert all(np.abs(one - other).max() > 0.1 for other in dreams[:i])
 
 
-def test_octaves_that_are_too_small_are_left_out(net):
-    targets = parse_targets(net, ["inception4c"])
-    assert dream.octave_sizes(net, (40, 56, 3), targets, 4, 1.4) == [(40, 56), (29, 40), (21, 29)]
-    with pytest.raises(UserError, match="too few"):
-        dream.octave_sizes(net, (1, 1, 3), targets, 4, 1.4)
-
-
 def test_a_flat_picture_stays_finite(net):
     dreamed = dream.deepdream(net, np.zeros((32, 32, 3), np.float32), ["inception4c"], octaves=1, steps=2)
     assert np.isfinite(dreamed).all()
 
 
-def test_tiles_have_the_gradient_of_the_whole(net):
-    image = mx.array(np.float32(noise_image(300, 420)))
-    gradient = dream.gradient_function(net, parse_targets(net, ["inception3a"]))
-    whole = gradient(image)
-    tiled = in_tiles(gradient, 200, np.random.default_rng(0))(image)
-    assert tiled.shape == whole.shape
-    assert mx.abs(tiled - whole).max() < 0.02 * mx.abs(whole).max()
-    assert mx.abs(tiled - whole).mean() < 0.02 * mx.abs(whole).mean()  # cells at the rim are counted whole
+# --- Beyond 2015 ---
 
 
-@pytest.mark.parametrize("side, tile", [(100, 100), (101, 100), (1000, 64), (257, 256)])
-def test_cuts_cover_a_side_and_move(side, tile):
-    rng = np.random.default_rng(0)
-    grids = [tile_edges(side, tile, rng) for _ in range(8)]
-    for grid in grids:
-        assert grid[0][0] == 0 and grid[-1][1] == side
-        assert all(end == start for (_, end), (start, _) in zip(grid, grid[1:], strict=False))
-        assert all(0 < end - start <= tile for start, end in grid)
-    assert side <= tile or len(set(map(tuple, grids))) > 1
+def test_a_class_grows(net):
+    image = sky_image(64, 64)
+    number = 323  # a monarch's among ImageNet's classes
+    options = {"classes": ["monarch"], "octaves": 1, "steps": 6, "jitter": 0}
+    before, after, against = (
+        np.array(net(mx.array(each[None])))[0, number]
+        for each in (image, dream.deepdream(net, image, **options), dream.deepdream(net, image, invert=True, **options))
+    )
+    assert after > before + 0.2 and against < before - 0.2
+
+
+def test_dead_channels_wake_on_a_flat_sky(net):
+    sky = np.full((64, 64, 3), (110, 150, 210), np.float32)
+    peaks = np.array(net.activations(sky[None], ["inception4c"])["inception4c"].max(axis=(0, 1, 2)))
+    dead = int(np.flatnonzero(peaks <= 0)[3])
+    target = [f"inception4c:{dead}"]
+    gradient = dream.gradient_function(net, parse_targets(net, target))
+    assert not mx.any(gradient(mx.array(sky))).item()  # every ReLU blocks it
+    dreamed = dream.deepdream(net, sky, target, octaves=1, steps=8, jitter=0)
+    assert np.array(net.activations(dreamed[None], ["inception4c"])["inception4c"][..., dead]).max() > 0
+
+
+def test_decorrelation_keeps_a_dream_from_one_colour(net):
+    image = sky_image()
+    plain, decorrelated = (dream.deepdream(net, image, decorrelate=on, **QUICK) for on in (None, True))
+
+    def colour(dreamed):
+        change = dreamed - image
+        return np.abs(change - change.mean(axis=2, keepdims=True)).mean() / np.abs(change).mean()
+
+    assert colour(decorrelated) < 0.6 * colour(plain)
+
+
+def test_a_mask_keeps_what_is_black(net):
+    image = sky_image()
+    mask = np.zeros((24, 32), np.float32)  # of another size than the picture
+    mask[:, 16:] = 255
+    dreamed = dream.deepdream(net, image, mask=mask, **QUICK)
+    change = np.abs(dreamed - image).mean(axis=2)
+    assert change[:, :26].max() == 0 and change[:, 40:].mean() > 2
+    half = dream.deepdream(net, image, mask=mask / 2, **QUICK | {"steps": 1, "octaves": 1})
+    full = dream.deepdream(net, image, mask=mask, **QUICK | {"steps": 1, "octaves": 1})
+    assert np.allclose((half - image)[:, 44:], (full - image)[:, 44:] / 2, atol=0.02)
+
+
+def test_strength_and_colour(net):
+    image = sky_image()
+    full, half, none = (dream.deepdream(net, image, strength=s, **QUICK) for s in (1, 0.5, 0))
+    assert np.allclose(half, (full + image) / 2, atol=1e-3) and np.array_equal(none, image)
+    grey = dream.deepdream(net, image, keep_color=True, **QUICK)
+    change = (grey - image)[(grey > 0).all(axis=2) & (grey < 255).all(axis=2)]
+    assert np.abs(change).mean() > 2 and np.ptp(change, axis=1).max() < 1e-2
+
+
+def test_a_guide_is_looked_at_once(net, monkeypatch):
+    guide = Guide(np.float32(noise_image(32, 40)))
+    first = dream.deepdream(net, sky_image(), guide=guide, **QUICK)
+    monkeypatch.setattr(guide, "image", None)
+    assert np.array_equal(first, dream.deepdream(net, sky_image(), guide=guide, **QUICK))
 
 
 # --- The command line ---
 
 
-def test_dreams_with_nothing_but_a_noise_image(photo, tmp_path):
+def test_dreams_with_nothing_but_an_image(photo, tmp_path):
     status, out, _ = run("dream.py", photo, cwd=tmp_path)
     assert (status, out) == (0, "photo_dream.png\n")
     dreamed = read_image(tmp_path / "photo_dream.png")
@@ -161,7 +190,7 @@ def test_lists(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "I;16", "1"])
-def test_every_kind_of_noise_image(tmp_path, mode):
+def test_every_kind_of_image(tmp_path, mode):
     path = tmp_path / ("photo.jpg" if mode == "CMYK" else "photo.png")
     if mode == "I;16":
         Image.fromarray(noise_image(32, 40, 1)[:, :, 0].astype(np.uint16) * 257).save(path)
@@ -175,19 +204,6 @@ def test_every_kind_of_noise_image(tmp_path, mode):
         assert out.mode == ("RGBA" if alpha is not None else "RGB")
         if alpha is not None:
             assert np.array_equal(np.asarray(out.getchannel("A")), alpha)
-
-
-def test_sixteen_bits_are_scaled(tmp_path):
-    levels = np.linspace(0, 65535, 32 * 40).reshape(32, 40).astype(np.uint16)
-    Image.fromarray(levels).save(tmp_path / "deep.png")
-    assert np.allclose(read_image(tmp_path / "deep.png")[:, :, 0], levels / 257, atol=0.01)
-
-
-def test_exif_orientation(tmp_path):
-    exif = Image.Exif()
-    exif[274] = 6  # the camera was turned by 90 degrees
-    Image.fromarray(noise_image(30, 50)).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_image(tmp_path / "turned.jpg").shape == (50, 30, 3)
 
 
 @pytest.mark.parametrize("suffix, kind", [("jpg", "JPEG"), ("webp", "WEBP"), ("PNG", "PNG")])

@@ -85,10 +85,10 @@ def test_weights_file(capsys):
     train(folder, *SMALL, "--epochs", 2, "--aux", "train", "--val", 0.3, "-o", "slugs_mlx.npz", "--lr", 0.003, *preview)
 
     base, ours = models.load("googlenet"), models.load(weights="slugs_mlx.npz")
-    assert ours.classes == ["across", "down"] and ours.metadata["aux"]
-    assert ours.metadata["mean"] == base.metadata["mean"] and ours.metadata["std"] == base.metadata["std"]
-    assert np.linalg.norm(ours.metadata["color_matrix"]) > 0.1
-    assert ours.metadata["training"]["epochs"] == 2 and ours.metadata["source"] == base.path.name
+    assert ours.classes == ["across", "down"] and ours.metadata.aux
+    assert ours.metadata.mean == base.metadata.mean and ours.metadata.std == base.metadata.std
+    assert np.linalg.norm(ours.metadata.color_matrix) > 0.1
+    assert ours.metadata.extra["training"]["epochs"] == 2 and ours.metadata.source == base.path.name
 
     before, after = arrays(base.path), arrays("slugs_mlx.npz")
     learning = ("inception5b", "fc", "aux1", "aux2")
@@ -372,7 +372,7 @@ def test_a_broken_picture_is_left_out(cache, capsys):
     train(folder, *SMALL, *cache, "--epochs", 2, "--val", 0, "-o", "out.npz")
     err = capsys.readouterr().err
     assert err.count("1.png: broken picture") == 1 and err.count("notes.jpg: not a picture") == 1
-    assert models.load(weights="out.npz").metadata["training"]["val_top1"] is None
+    assert models.load(weights="out.npz").metadata.extra["training"]["val_top1"] is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Foreign checkpoints to ours: readers.py reads any format, names.py makes the arrays ours, identification.py tells
-which network they are of; downloads.py brings the published ones, publishing.py sends ours. convert.py calls load,
-fetch and publish.
+"""Foreign checkpoints to ours: formats.py reads any format by a reader of its own, state_dict.py gives the arrays our
+names and layout and tells which network they are of; downloads.py brings the published ones, publishing.py sends ours.
+convert.py calls state_dict.load, downloads.fetch and publishing.publish.
 """

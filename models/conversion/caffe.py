@@ -6,14 +6,14 @@ import numpy as np
 
 from dataset.cli import UserError
 
-from .checkpoint import OPERATIONS, Checkpoint, sizes
+from .tensors import OPERATIONS, Checkpoint, sizes
 
 NET_LAYER, NET_V1_LAYER = 100, 2  # fields of NetParameter (caffe.proto): layers of today, and those of 2014
 INNER_PRODUCT = (b"InnerProduct", 14)  # the type of a fully connected layer in either
 
 
 def read_caffemodel(path, data):
-    """A NetParameter of caffe.proto. Blob 0 of a layer is LAYER.weight, blob 1 LAYER.bias."""
+    """Read a NetParameter of caffe.proto. Blob 0 of a layer is LAYER.weight, blob 1 LAYER.bias."""
     arrays = {}
     budget = iter(range(OPERATIONS))
     for number, value in fields(data, budget):
@@ -40,7 +40,7 @@ def read_caffemodel(path, data):
 
 
 def blob(data, budget):
-    """A BlobProto: floats or doubles, packed or not, and their shape in either of its forms."""
+    """Read a BlobProto: floats or doubles, packed or not, and their shape in either of its forms."""
     old = {1: 0, 2: 0, 3: 0, 4: 0}  # num, channels, height, width
     shape, parts = None, []
     for number, value in fields(data, budget):
@@ -111,7 +111,7 @@ def varints(data, budget):
 
 
 def run(data, position, tag, dtype):
-    """(array, end) of a number and those that follow it, each behind the same one-byte tag."""
+    """Return (array, end) of a number and those that follow it, each behind the same one-byte tag."""
     dtype = np.dtype(dtype)
     pair = np.dtype([("value", dtype), ("tag", "u1")])
     possible = (len(data) - position + 1) // pair.itemsize  # the last one has no tag after it

@@ -1,4 +1,4 @@
-"""Where the published weights are, and how they come here. convert.py --download uses it; nothing else goes online.
+"""Brings published weights (sources.py) here. convert.py --download uses it; nothing else goes online.
 
 No address is asked for unless the user says so. Plain URLs are fetched with the standard library, which honours
 http_proxy, https_proxy and no_proxy; the Hugging Face hub through huggingface_hub, which honours HF_ENDPOINT too.
@@ -13,7 +13,6 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,86 +25,8 @@ WAIT = 1.0  # seconds before the second attempt; doubled before each further one
 BLOCK = 1 << 18
 
 
-@dataclass(frozen=True)
-class Source:
-    """One place where weights of a network are."""
-
-    address: str  # a URL, or hub:OWNER/NAME/FILE
-    digest: str  # "sha256:..." or "sha1:...", of which the first digits are enough; "" where none is published
-    megabytes: int  # about; 0 where unknown
-    terms: str
-
-    @property
-    def filename(self):
-        """Its name in toConvert/."""
-        name = self.address.rsplit("/", 1)[1]
-        return f"{self.address.split('/')[1]}.safetensors" if name == "model.safetensors" else name
-
-    @property
-    def host(self):
-        return "hub " + self.address[4:].rsplit("/", 1)[0] if self.is_hub else urlsplit(self.address).hostname
-
-    @property
-    def is_hub(self):
-        return self.address.startswith("hub:")
-
-
-BSD = "BSD-3-Clause"  # of torchvision
-CC_BY = "CC BY (places2.csail.mit.edu)"
-MIT = "MIT; a port without the classifier"
-
-
-def torchvision(name, megabytes):
-    """torchvision's files have the first 8 digits of their SHA-256 in their names."""
-    digest = name.rsplit("-", 1)[1].removesuffix(".pth")
-    return Source(f"https://download.pytorch.org/models/{name}", f"sha256:{digest}", megabytes, BSD)
-
-
-def timm(name, megabytes, terms=BSD):
-    return Source(f"hub:timm/{name}.tv_in1k/model.safetensors", "", megabytes, terms)
-
-
-def published(name, megabytes):
-    """This project's own earlier files, float32 or float16: torchvision's weights."""
-    return Source(f"hub:NickMystic/DeepDream-MLX/{name}_mlx.npz", "", megabytes, BSD)
-
-
-GITHUB = "https://github.com/ProGamerGov"
-
-# The sources of each network, the best one first. Those that follow are asked when it fails.
-SOURCES = {
-    "googlenet": (torchvision("googlenet-1378be20.pth", 52), published("googlenet", 0)),
-    "vgg16": (torchvision("vgg16-397923af.pth", 553), timm("vgg16", 553), published("vgg16", 0)),
-    "vgg19": (torchvision("vgg19-dcbb9e9d.pth", 575), timm("vgg19", 575), published("vgg19", 0)),
-    "resnet50": (torchvision("resnet50-0676ba61.pth", 103), timm("resnet50", 103), published("resnet50", 0)),
-    "alexnet": (torchvision("alexnet-owt-7be5be79.pth", 244), torchvision("alexnet-owt-4df8aa71.pth", 244)),
-    "inception_v3": (
-        torchvision("inception_v3_google-0cc3c7bd.pth", 109),
-        torchvision("inception_v3_google-1a9a5a14.pth", 109),
-        timm("inception_v3", 0, "Apache-2.0"),
-    ),
-    "googlenet_bvlc": (
-        Source(
-            "http://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel",
-            "sha1:405fc5acd08a3bb12de8ee5e23a96bec22f08204",
-            54,
-            "unrestricted use (BVLC)",
-        ),
-        Source(f"{GITHUB}/dream-creator/raw/master/models/pt_bvlc.pth", "", 0, MIT),
-        Source(f"{GITHUB}/pytorch-old-caffemodels/raw/master/bvlc_googlenet.pth", "", 0, MIT),
-    ),
-    "googlenet_places365": (
-        Source("http://places2.csail.mit.edu/models_places365/googlenet_places365.caffemodel", "", 0, CC_BY),
-        Source("https://pytorch-tutorial-assets.s3.amazonaws.com/captum/inceptionv1_places365.pth", "", 0, CC_BY),
-        Source(
-            f"{GITHUB}/pytorch-places/raw/master/googlenet_places365.pth", "", 0, f"{CC_BY}, without the classifier"
-        ),
-    ),
-}
-
-
 def fetch(source, folder, quiet=False):
-    """The path of a source's file in `folder`, downloaded unless it is there already; its digest is checked.
+    """Download a source's file to `folder`, unless it is there already, check its digest, and return its path.
 
     Raises UserError with the reason in a few words.
     """
@@ -182,7 +103,7 @@ def fetch_url(url, path, quiet=False):
 
 
 def receive(url, part, stamp, quiet):
-    """One request for what is missing of a file; appends it to `part`. Raises Broken where the server stops early."""
+    """Request what is missing of a file, and append it to `part`. Raises Broken where the server stops early."""
     have, validator = progress_of(url, part, stamp)
     headers = {"User-Agent": "DeepDream-MLX", "Accept-Encoding": "identity"}
     if have:
@@ -218,7 +139,7 @@ def receive(url, part, stamp, quiet):
 
 
 def progress_of(url, part, stamp):
-    """(bytes that an earlier download of this URL has brought, what the server knows the file's state by)."""
+    """Return (bytes that an earlier download of this URL has brought, what the server knows the file's state by)."""
     try:
         known = json.loads(stamp.read_text())
         if known["url"] == url and known["validator"]:

@@ -1,4 +1,4 @@
-"""Which network of the registry some arrays belong to, by their names and shapes."""
+"""Tells which network of the registry arrays belong to, by their names and shapes."""
 
 import functools
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ class Match:
 
 @functools.cache
 def shapes_of(model, aux=False):
-    """{parameter path: shape} of a network of the registry, in the order of its layers, with its usual classes."""
+    """Return {parameter path: shape} of a network of the registry, in the layers' order, with its usual classes."""
     entry = REGISTRY[model]
     net = entry.build(entry.num_classes, aux=aux)  # MLX is lazy: no parameter is computed
     return {key: tuple(array.shape) for key, array in tree_flatten(net.parameters())}
 
 
 def identify(shapes, model=None):
-    """The network of the registry that {parameter path: shape in MLX's layout} fits, as a Match.
+    """Find the network of the registry that {parameter path: shape in MLX's layout} fits, as a Match.
 
     model: consider this one only. The number of classes comes from the classifier, and is 0 where there is none; the
     auxiliary classifiers then go as well. Raises UserError that names the nearest network and what does not fit it.

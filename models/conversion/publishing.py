@@ -1,4 +1,4 @@
-"""Weights to the Hugging Face hub, with a model card written from their metadata. convert.py --publish uses it."""
+"""Sends weights to the Hugging Face hub, with a model card written from their metadata, for convert.py --publish."""
 
 import re
 from pathlib import Path
@@ -63,17 +63,17 @@ def publish(repository, paths, send=False):
 
 
 def card(repository, paths):
-    """The README.md of a repository with these weights files."""
+    """Write the README.md of a repository with these weights files."""
     rows = []
     for path in paths:
         metadata = weights_file.read(path)[1]
         cells = [
             f"`{path.name}`",
-            REGISTRY[metadata["model"]].title,
-            metadata["num_classes"] or "no classifier",
-            metadata["dtype"],
+            REGISTRY[metadata.model].title,
+            metadata.num_classes or "no classifier",
+            metadata.dtype,
             f"{path.stat().st_size / 1e6:.1f} MB",
-            metadata["origin"] or "not told",
+            metadata.origin or "not told",
             f"`{sha256(path)}`",
         ]
         rows.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")

@@ -7,14 +7,14 @@ import numpy as np
 from dataset.cli import UserError
 
 from ..npz import archive, from_bfloat16
-from .checkpoint import Checkpoint, Tensor, strided
-from .pickles import unpickle
+from .tensors import Checkpoint, Tensor, strided
+from .unpickler import unpickle
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number that torch.save began with until 1.6
 
 
 def read_zip(path, data):
-    """A zip archive: what torch.save writes since 1.6."""
+    """Read a zip archive: what torch.save writes since 1.6."""
     with archive(path) as (names, entry):
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if not pickles:
@@ -28,7 +28,7 @@ def read_zip(path, data):
 
 
 def read_legacy_torch(path, data):
-    """What torch.save wrote until 1.6: five pickles, then every storage as its length and its numbers."""
+    """Read what torch.save wrote until 1.6: five pickles, then every storage as its length and its numbers."""
     position = len(LEGACY)
     _, position = unpickle(data, position)  # protocol
     system, position = unpickle(data, position)
@@ -50,7 +50,7 @@ def read_legacy_torch(path, data):
 
 
 def tensors_in(value):
-    """Every Tensor in a value, however deep, each container visited once."""
+    """Yield every Tensor in a value, however deep, each container visited once."""
     seen, waiting = set(), [value]
     while waiting:
         value = waiting.pop()
@@ -66,8 +66,8 @@ def has_tensors(mapping):
 
 
 def torch_checkpoint(value, block, order):
-    """A Checkpoint of an unpickled value. block: storage key -> bytes. The weights are the state dict itself, or
-    sit beside other things (epoch, optimizer, ...) under a name such as state_dict.
+    """Make a Checkpoint of an unpickled value. The weights are the state dict itself, or sit beside other things
+    (epoch, optimizer, ...) under a name such as state_dict. block: storage key -> bytes.
     """
     if not isinstance(value, dict):
         raise UserError("the file holds no state dict")

@@ -8,7 +8,7 @@ import numpy as np
 from dataset.cli import UserError
 
 from ..npz import from_bfloat16
-from .checkpoint import Checkpoint, sizes
+from .tensors import Checkpoint, sizes
 
 SAFETENSORS = {
     "F64": "<f8",
@@ -25,7 +25,7 @@ SAFETENSORS = {
 
 
 def read_safetensors(path, data):
-    """https://github.com/huggingface/safetensors, "Format": the tensors fill what follows the header without gaps."""
+    """Read https://github.com/huggingface/safetensors, "Format": the tensors fill what follows without gaps."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(bytes(data[8 : 8 + length]), object_pairs_hook=no_duplicates)
     extra = header.pop("__metadata__", {})

@@ -7,7 +7,7 @@ import numpy as np
 
 from dataset.cli import UserError
 
-from .checkpoint import OPERATIONS, Checkpoint, Storage, strided, tensor
+from .tensors import OPERATIONS, Checkpoint, Storage, strided, tensor
 
 NIL, NUMBER, STRING, TABLE, TORCH, BOOLEAN, FUNCTIONS = 0, 1, 2, 3, 4, 5, (6, 7, 8)
 TORCH7 = {
@@ -37,7 +37,7 @@ class Module:
 
 
 def read_torch7(path, data):
-    """Tensors in tables keep their keys, joined by dots; those of nn modules come in the order of the layers."""
+    """Read a .t7: tensors in tables keep their keys, joined by dots; those of nn modules come in the layers' order."""
     value = Torch7(data).value()
     arrays = dict(parameters(value, "", set()))
     if arrays:
@@ -89,11 +89,11 @@ class Torch7:
             return self.value(depth + 1) and None  # the variables that the function closes over
         if kind == TABLE:
             self.objects[index] = table = {}
-            self.fill(table, depth)
+            self.read_table(table, depth)
             return table
         return self.object(index, depth)
 
-    def fill(self, table, depth):
+    def read_table(self, table, depth):
         for _ in range(self.number("<i")):
             key, value = self.value(depth + 1), self.value(depth + 1)
             if isinstance(key, float):
@@ -157,7 +157,7 @@ def tensors_of(value, name, seen):
 
 
 def in_lua_order(table):
-    """The items of a table: the array part by its index, then the rest in the file's order."""
+    """Return the items of a table: the array part by its index, then the rest in the file's order."""
     items = list(table.items()) if isinstance(table, dict) else []
     return sorted((i for i in items if isinstance(i[0], (int, float))), key=lambda i: i[0]) + [
         i for i in items if isinstance(i[0], str)

@@ -59,20 +59,23 @@ def find_backgrounds(net, layers, photographs=None, quiet=False):
     photographs: a folder to make them of. Otherwise they come from within the weights file, where training puts them,
     from WEIGHTS.background.npz beside it, or from those that come with the program.
     """
-    if photographs:
-        found = make_backgrounds(net, layers, photographs, quiet)
-    else:
-        beside = [kept_path(net)] if kept_path(net).exists() else []
-        found = {}
-        for path in sorted(WEIGHTS.glob("*.background.npz")) + beside:
-            found |= read_background(net, path)
-        found |= parse_background(net, net.path, read_extras(net.path, "background."))
+    found = make_backgrounds(net, layers, photographs, quiet) if photographs else known_backgrounds(net)
     return {layer: found[layer] for layer in layers if layer in found}
 
 
-def background_layers(net):
-    """Return the names of the layers that have a background, in the network's order."""
-    return list(find_backgrounds(net, net.layers))
+def known_backgrounds(net):
+    """Return {layer: Background} of all that is known of the network's features."""
+    beside = [kept_path(net)] if kept_path(net).exists() else []
+    found = {}
+    for path in sorted(WEIGHTS.glob("*.background.npz")) + beside:
+        found |= read_background(net, path)
+    return found | parse_background(net, net.path, read_extras(net.path, "background."))
+
+
+def background_layers(net, photographs=None, quiet=False):
+    """Return the names of the layers that have a background, in the network's order; `photographs` as above."""
+    found = make_backgrounds(net, [], photographs, quiet) if photographs else known_backgrounds(net)
+    return [layer for layer in net.layers if layer in found]
 
 
 def kept_path(net):
@@ -115,7 +118,7 @@ def make_backgrounds(net, layers, photographs, quiet=False):
     UserError where there are no photographs.
     """
     paths = list_images(photographs)
-    wanted = [net.resolve(layer) for layer in entry(net.metadata["model"]).concept_layers]
+    wanted = [net.resolve(layer) for layer in entry(net.metadata.model).concept_layers]
     wanted += [layer for layer in layers if layer not in wanted]
     source = images_digest(paths, feature_digest(net))
     kept = dict(npy_entries(kept_path(net))) if kept_path(net).exists() else {}

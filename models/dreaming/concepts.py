@@ -23,7 +23,7 @@ from dataset.cli import UsageError, UserError, log
 from dataset.files import atomic_write
 
 from ..fingerprint import feature_digest
-from ..npz import npy_entries
+from ..npz import archive, npy_entries
 from ..registry import entry
 from .background import background_layers, find_backgrounds
 from .features import image_features, list_images
@@ -74,7 +74,7 @@ def make_concepts(net, path, layers=None, photographs=None, quiet=False):
 
 def default_layer(net):
     """Return the layer at which concepts are taken unless another is named."""
-    return net.resolve(entry(net.metadata["model"]).concept_layers[-1])
+    return net.resolve(entry(net.metadata.model).concept_layers[-1])
 
 
 def concept_layers(net, names):
@@ -132,8 +132,7 @@ def new_concept(net, path, layer, direction, mean, images, weights=None):
     direction = (direction / length).astype(np.float16)
     origin = f"{images} image{'s' * (images > 1)} of {path}"
     offset = float(direction.astype(np.float64) @ mean)
-    name = Path(path).absolute().stem
-    return Concept(name, layer, direction, offset, images, weights or feature_digest(net), origin)
+    return Concept(Path(path).absolute().stem, layer, direction, offset, images, weights or feature_digest(net), origin)
 
 
 # --- From the command line ---
@@ -196,6 +195,15 @@ def check_fits(net, concept, path, layers=None):
 # --- As a file, and as JSON ---
 
 
+def is_concept(path):
+    """Whether a file is a saved concept rather than a weights file; False where it can be neither."""
+    try:
+        with archive(path) as (names, _):
+            return f"{ENTRY}.npy" in names
+    except UserError:
+        return False
+
+
 def read_concept(path):
     """Return the Concept in a file; UserError, in one line, for whatever is none."""
     if not os.path.exists(path):
@@ -229,6 +237,14 @@ def saved_fields(concept):
 def direction_digest(concept):
     """Return a short text that tells whether a concept is the same as another."""
     return hashlib.sha256(concept.direction.tobytes() + repr((concept.layer, concept.offset)).encode()).hexdigest()[:16]
+
+
+def save_concept(path, concepts):
+    """Write the one concept among `concepts`, and print where; UsageError where there are several."""
+    if len(concepts) > 1:
+        raise UsageError(f"--save-concept saves one concept at one layer; these are {len(concepts)}")
+    write_concept(path, concepts[0])
+    print(path, flush=True)
 
 
 def write_concept(path, concept):

@@ -8,7 +8,7 @@ import numpy as np
 
 from dataset.cli import UserError, log
 from dataset.features import compute_features, fingerprint
-from dataset.folder import ImageFolder, find_pictures
+from dataset.folder import ImageFolder, find_images
 
 IMAGE_SIZE = 160  # pixels, the side of the square that the network sees of an image
 LEAST_SIDE = 32  # pixels; smaller images show nothing
@@ -24,7 +24,7 @@ def list_images(path):
     """
     if not os.path.exists(path):
         raise UserError(f"{path}: no such file or folder")
-    paths = find_pictures(path) if os.path.isdir(path) else [str(path)]
+    paths = find_images(path) if os.path.isdir(path) else [str(path)]
     if not paths:
         raise UserError(f"{path}: there is no image in this folder")
     return paths

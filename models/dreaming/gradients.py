@@ -41,7 +41,7 @@ def color_matrix(net, decorrelate=True):
     """
     if decorrelate is None or decorrelate is False:
         return None
-    return (net.metadata.get("color_matrix") or IMAGENET_COLORS) if decorrelate is True else decorrelate
+    return (net.metadata.color_matrix or IMAGENET_COLORS) if decorrelate is True else decorrelate
 
 
 def color_product(matrix):

@@ -15,11 +15,15 @@ from ..registry import REGISTRY
 from .objectives import Guide
 
 VISUALIZE_DEFAULTS = {"noise": "224x224", "steps": 200}  # defaults under --visualize
+ACCENTUATE_DEFAULTS = {"steps": 80}  # likewise with a picture
 # Defaults for a class. With those of 2015 a class leaves a few spots of its colors; these, chosen by looking at
-# images, are the least that makes bodies of them: more way to go, and coarse shapes as strong as fine ones.
-CLASS_DEFAULTS = {"steps": 20, "step_size": 2.0, "lapnorm": 4, "smooth": 0.5}
+# images, make bodies of them: more way to go, coarse shapes as strong as fine ones, and the photograph's own colors.
+CLASS_DEFAULTS = {"steps": 20, "step_size": 1.5, "lapnorm": 4, "smooth": 0.5, "decorrelate": True}
 # Defaults for a concept: with the colors decorrelated the photograph stays one, and the dream grows out of it
 CONCEPT_DEFAULTS = {"steps": 20, "step_size": 1.5, "lapnorm": 4, "smooth": 0.5, "decorrelate": True}
+# The same for a frame of a video, which takes few steps
+FRAME_CLASS_DEFAULTS = {name: value for name, value in CLASS_DEFAULTS.items() if name != "steps"}
+FRAME_CONCEPT_DEFAULTS = {name: value for name, value in CONCEPT_DEFAULTS.items() if name != "steps"}
 
 # Whoever gives one of these does without the other's old value, be it of a recipe or of a preset
 EXCLUSIVE = (("layers", "classes", "concepts"), ("guide", "concepts"), ("width", "max_size"))
@@ -63,8 +67,8 @@ def add_image_options(parser):
     add(
         "--visualize",
         action="store_true",
-        help="from noise, show what a class or channel looks like to the network: feature visualisation in "
-        "decorrelated colours and frequencies (--noise 224x224 and --steps 200, unless given)",
+        help="show what a class or channel looks like to the network, by feature visualisation from noise (--noise "
+        "224x224 and --steps 200, unless given); or draw it into a picture, by feature accentuation (--steps 80)",
     )
 
 
@@ -217,18 +221,43 @@ def dependent_defaults(options):
     A preset is a whole look, into which no defaults for concepts and classes mix.
     """
     if options.get("visualize"):
-        return VISUALIZE_DEFAULTS
+        from_picture = options.get("pictures") or options.get("noise", "") is None  # the latter in a recipe
+        return ACCENTUATE_DEFAULTS if from_picture else VISUALIZE_DEFAULTS
     if options.get("preset"):
         return {}
     return CONCEPT_DEFAULTS if options.get("concepts") else CLASS_DEFAULTS if options.get("classes") else {}
 
 
-def check_concepts(args):
-    """Raise UsageError where an option does not go with concepts, or not without."""
-    if args.concepts and args.guide:
+def check_concepts(concepts, guide, background):
+    """Raise UsageError where there are concepts and a guide, or a background and no concepts."""
+    if concepts and guide:
         raise UsageError("--concept has no use for --guide: take the one or the other")
-    if args.background and not args.concepts:
+    if background and not concepts:
         raise UsageError("--background is what a concept stands out against: it needs --concept")
+
+
+def check_use(args, given):
+    """Raise UsageError where an option of dream.py was given that would have no effect."""
+    alone = {"model", "weights", "layers", "classes", "concepts", "background", "seed", "steps", "noise"}
+    alone |= {"visualize", "width", "max_size"}
+    useless = {
+        "--visualize": [name for name in ("survey", "preset", *SWITCHES) if args.visualize and name not in alone],
+        "--noise": [name for name in ("width", "max_size") if args.noise],
+        "--survey models": [name for name in ("layers", "classes") if args.survey == "models"],
+        "--survey": [name for name in ("classes", "save_every", "growth", "save_concept") if args.survey],
+        f"--survey {args.survey}": ["concepts"] if args.survey not in (None, "stages", "models") else [],
+    }
+    for option, names in useless.items():
+        for name in names:
+            if name in given:
+                raise UsageError(f"{option} has no use for {SWITCHES.get(name, '--' + name.replace('_', '-'))}")
+    check_concepts(args.concepts, args.guide, "background" in given)
+    if args.save_concept and not (args.concepts and args.save_concept.suffix == ".npz"):
+        raise UsageError("--save-concept FILE.npz saves what --concept finds: it needs that, and a name in .npz")
+    if "growth" in given and not args.save_every:
+        raise UsageError("--growth needs --save-every")
+    if args.visualize and not (args.layers or args.classes or args.concepts):
+        raise UsageError("--visualize: say of what, with --class, --concept or --layers LAYER:CHANNEL")
 
 
 def given_options(parser, words):

@@ -33,7 +33,7 @@ def make_recipe(net, source, options, targets=()):
     told = {"concepts": told} if told and len(json.dumps(told)) < MAX_CONCEPTS else {}
     return {
         "version": __version__,
-        "model": net.metadata["model"],
+        "model": net.metadata.model,
         "weights": net.path.name,
         "weights_sha256": net.weights_sha256,
         "picture": source,
@@ -46,7 +46,7 @@ def recipe_options(net, args):
     """Return {name: value} of the parsed options that decide about an image, as JSON has them; the network's name."""
     options = {name: getattr(args, name) for name in OPTIONS}
     options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    return options | {"model": net.metadata["model"]}
+    return options | {"model": net.metadata.model}
 
 
 def to_text(recipe):

@@ -8,7 +8,7 @@ from dataset.cli import UserError, log, progress
 from dataset.images import resize_to, write_image
 from dataset.plots import contact_sheets
 
-from .background import find_backgrounds
+from .background import background_layers
 from .concepts import default_layer
 from .options import override
 from .recipes import command, recipe_arguments
@@ -60,7 +60,7 @@ def concept_cells(net, args):
     """Return [(label, options)] of a survey of concepts: at every layer with a background, or of all "models" here."""
     if args.survey == "models":
         return [(name, choice | {"concepts": args.concepts}) for name, choice in survey_cells(net, "models")]
-    layers = list(find_backgrounds(net, net.layers, args.background, args.quiet)) or [default_layer(net)]
+    layers = background_layers(net, args.background, args.quiet) or [default_layer(net)]
     return [(layer, {"layers": [layer], "concepts": args.concepts}) for layer in layers]
 
 

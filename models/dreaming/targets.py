@@ -1,5 +1,6 @@
 """Targets: what a dream enhances, as a command line or a script names it."""
 
+import re
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -9,12 +10,16 @@ from dataset.cli import UsageError, suggest
 from .class_concepts import class_concepts
 from .concepts import Concept, parse_concepts
 
+LISTED = 12  # classes that an error names
+
 
 @dataclass(frozen=True)
 class Target:
     """What to enhance: a layer, all of its channels or some, and its weight in the objective.
 
     linear: the activation itself is enhanced, not its square: that of a logit would grow downwards, too.
+    centered: less the mean of all channels. A softmax leaves a common part of the logits undetermined, which can drown
+    the class in its gradient.
     concept: a direction in the layer's activation, along which it is enhanced.
     """
 
@@ -22,10 +27,13 @@ class Target:
     channels: tuple = ()
     weight: float = 1.0
     linear: bool = False
+    centered: bool = False
     concept: Concept | None = None
 
     def select(self, activation):
         """Return the target's channels of its layer's activation, N x h x w x C."""
+        if self.centered:
+            activation = activation - activation.mean(axis=-1, keepdims=True)
         return activation[..., mx.array(self.channels)] if self.channels else activation
 
 
@@ -39,8 +47,8 @@ def parse_targets(net, layers=None, classes=None, concepts=None):
     layers = [layers] if isinstance(layers, (str, Target)) else layers or []
     classes = [classes] if isinstance(classes, (str, int)) else classes or []
     if not layers and not classes and not concepts:
-        layers = [net.metadata["layer"]]
-    targets = [parse_class(net, str(text)) for text in classes]
+        layers = [net.metadata.layer]
+    targets = [parse_class(net, text) for text in classes]
     if concepts:
         found = parse_concepts(net, concepts, layers, quiet=True)
         return [Target(concept.layer, weight=concept.weight, concept=concept) for concept in found] + targets
@@ -77,34 +85,67 @@ def parse_target(net, text):
 
 
 def parse_class(net, text):
-    """Return the target of a class, by its name (or one of its names, "tabby" of "tabby, tabby cat") or its number: the
-    concept that is stored with the weights, else the logit."""
+    """Parse NAME|INDEX[=WEIGHT], or an index as an int: the concept stored with the weights, else the class's
+    logit less the mean of all logits."""
     if not net.num_classes:
         raise UsageError("--class: these weights have no classifier; dream of a layer instead")
-    name, _, weight = text.rpartition("=") if "=" in text else (text, "", "")
+    if not isinstance(text, str):
+        text = f"#{text}"
+    name, equals, weight = text.rpartition("=")
+    if not equals or classes_called(net.classes, text):  # a name may hold a "="
+        name, weight = text, ""
     try:
         weight = float(weight or 1)
     except ValueError:
         raise UsageError(f"class {text!r} is not NAME|INDEX[=WEIGHT], such as {name!r}=0.5") from None
-    if name.isdecimal():
-        if int(name) >= net.num_classes:
-            raise UsageError(f"there is no class {name}: they go from 0 to {net.num_classes - 1}")
-        return class_target(net, int(name), weight)
-    if not net.classes:
-        raise UsageError(f"these weights do not name their classes: give a number, 0 to {net.num_classes - 1}")
-    wanted = name.casefold().strip()
-    numbers = {part.casefold().strip(): i for i, whole in enumerate(net.classes) for part in whole.split(",")}
-    numbers |= {whole.casefold().strip(): i for i, whole in enumerate(net.classes)}
-    if wanted not in numbers:
-        raise UsageError(f"there is no class {name!r} in these weights: {suggest(wanted, numbers)}")
-    return class_target(net, numbers[wanted], weight)
-
-
-def class_target(net, number, weight):
-    concept = class_concepts(net).get(net.classes[number]) if net.classes else None
+    index = find_class(net, name.strip())
+    concept = class_concepts(net).get(net.classes[index]) if net.classes else None
     if concept:
         return Target(concept.layer, weight=weight, concept=concept)
-    return Target(net.resolve("logits"), (number,), weight, linear=True)
+    return Target(net.resolve("logits"), (index,), weight, linear=True, centered=True)
+
+
+def find_class(net, name):
+    """Return the index of the class that `name` means: its name, a synonym, or a word of them, in this order.
+
+    A number is an index, unless a class is called so; "#7" always is. UsageError where no class or several fit.
+    """
+    index = re.fullmatch("#?([0-9]+)", name)
+    if index and (name.startswith("#") or not classes_called(net.classes, name)):
+        if len(index[1]) > 9 or int(index[1]) >= net.num_classes:
+            raise UsageError(f"there is no class {name}: they go from 0 to {net.num_classes - 1}")
+        return int(index[1])
+    if not net.classes:
+        raise UsageError(f"these weights do not name their classes: give a number, 0 to {net.num_classes - 1}")
+    found = classes_called(net.classes, name) or classes_with_word(net.classes, name)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        several = ", ".join(f"#{i} {net.classes[i].split(',')[0]}" for i in found[:LISTED])
+        more = f" and {len(found) - LISTED} more, see --list-classes" if len(found) > LISTED else ""
+        raise UsageError(f"{name!r} fits {len(found)} classes, give one's number or name: {several}{more}")
+    names = [part.strip().casefold() for whole in net.classes for part in whole.split(",")]
+    raise UsageError(f"there is no class {name!r} in these weights: {suggest(name.casefold(), names)}")
+
+
+def classes_called(classes, name):
+    """Return the indices of the classes that have `name` for a name, as few as possible: those called so first.
+
+    classes: names, each with its synonyms after commas ("tabby, tabby cat"), or None.
+    """
+    names = [[whole, *(part.strip() for part in whole.split(","))] for whole in classes or []]
+    folded = [[part.casefold() for part in parts] for parts in names]
+    for candidates, wanted in ((names, name), (folded, name.casefold())):
+        for part in (0, 1):  # the whole text, then the first of its names
+            if found := [i for i, parts in enumerate(candidates) if parts[part] == wanted]:
+                return found
+    return [i for i, parts in enumerate(folded) if name.casefold() in parts]
+
+
+def classes_with_word(classes, words):
+    """Return the indices of the classes among whose names or synonyms the words stand, whole and in this order."""
+    pattern = re.compile(rf"(?<!\w){re.escape(words)}(?!\w)", re.IGNORECASE)
+    return [i for i, whole in enumerate(classes) if words and pattern.search(whole)]
 
 
 def linear(targets):

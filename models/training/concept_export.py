@@ -62,7 +62,7 @@ class ConceptExport:
     def prepare(cls, run, train_set):
         """Return the export for a run; None where it has no background to tell the classes from."""
         net, args = run.net, run.args
-        layers = [net.resolve(name) for name in entry(net.metadata["model"]).concept_layers]
+        layers = [net.resolve(name) for name in entry(net.metadata.model).concept_layers]
         backgrounds = {}
         if not args.background:
             backgrounds = find_backgrounds(run.base, layers) if run.base and args.retain else {}
@@ -88,7 +88,7 @@ class ConceptExport:
             photographs = labels == len(classes)
             backgrounds = {name: statistics(rows[photographs]) for name, rows in features.items()}
         arrays = {path: np.array(array) for path, array in tree_flatten(net.parameters())}
-        digest = digest_of_arrays(arrays, net.metadata["model"])
+        digest = digest_of_arrays(arrays, net.metadata.model)
         found = {}
         for number, name in enumerate(classes):
             rows = features[layer][labels == number]

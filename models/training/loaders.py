@@ -45,7 +45,7 @@ def cache_file(run, folder, size, views):
     before = net.layers[: net.layers.index(run.split) + 1]
     frozen = [path for path in arrays if any(is_below(path, layer) for layer in before)]
     arrays = {path: arrays[path] for path in frozen if path not in learned}
-    meta = [net.metadata[key] for key in ("model", "mean", "std", "channel_order")]
+    meta = [getattr(net.metadata, key) for key in ("model", "mean", "std", "channel_order")]
     name = fingerprint(folder, arrays, run.split, size, views, meta)
     own = "" if run.first else f"-{run.group.rank()}"  # processes on one machine would write the same file
     return Path("runs/.cache") / f"{name}{own}.npy"

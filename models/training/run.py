@@ -98,7 +98,7 @@ def start_or_resume(run):
 def settings_of(args, net, train_set):
     """Return what decides about the weights of a run."""
     settings = {name: getattr(args, name) for name in SETTINGS}
-    settings |= {"model": net.metadata["model"], "aux": net.metadata["aux"], "base": net.metadata.get("source_sha256")}
+    settings |= {"model": net.metadata.model, "aux": net.metadata.aux, "base": net.metadata.source_sha256}
     images = "".join(f"{path} {label}" for path, label in zip(train_set.paths, train_set.labels, strict=True))
     a = args.augmentation  # in the words that checkpoints have always had
     text = f"Augmentation(scale={a.scale}, ratio={a.ratio}, flip={a.flip}, rotation={a.rotation}, colour={a.colour})"

@@ -106,7 +106,7 @@ def relative_change(features, before):
 
 def retained_features(base, x, split):
     """Return {layer: activation} of the base's concept layers behind `split`, for the input of what learns."""
-    wanted = [base.resolve(name) for name in entry(base.metadata["model"]).concept_layers]
+    wanted = [base.resolve(name) for name in entry(base.metadata.model).concept_layers]
     wanted = [name for name in wanted if name in layers_after(base.layers, split)]
     found = {}
     for name, activation in base.stages(x, after=split) if wanted else ():

@@ -23,22 +23,22 @@ def starting_network(path, classes, base=None, aux=None, seed=0):
     Raises UserError where the weights are not those of `base`, UsageError for auxiliary classifiers that are not there.
     """
     if path is None:
-        model, arrays, metadata, has_aux = base or "googlenet", {}, {"classes": None}, True
+        model, arrays, has_aux = base or "googlenet", {}, True
+        metadata = weights_file.Metadata(model, dtype="float16")
     else:
         arrays, metadata = weights_file.read(path)
-        model, has_aux = metadata["model"], metadata["aux"]
+        model, has_aux = metadata.model, metadata.aux
         if base not in (None, model):
             raise UserError(f"{path}: these are weights of {model}, not of {base}")
-        metadata |= {"source": path.name, "source_sha256": sha256(path)}
+        metadata = metadata.replace(source=path.name, source_sha256=sha256(path))
     spec = entry(model)
     if aux == "train" and not spec.aux:
         raise UsageError(f"--aux train: {model} has no auxiliary classifiers")
     aux = spec.aux and (aux == "train" or (has_aux and aux is None))
     net = new_network(model, len(classes), aux, seed)
-    known = metadata["classes"] == classes  # then the classifier is worth keeping
-    net.metadata = {**weights_file.statistics_of(spec), **metadata, "model": model, "num_classes": len(classes)}
+    known = metadata.classes == classes  # then the classifier is worth keeping
     # the base's own layer may be a frozen one, of which the new network dreams just as the old
-    net.metadata |= {"classes": classes, "aux": aux, "layer": spec.default_layer}
+    net.metadata = metadata.replace(num_classes=len(classes), classes=classes, aux=aux, layer=spec.default_layer)
     return net, transfer(net, arrays, known)
 
 
@@ -48,7 +48,7 @@ def new_network(model, num_classes, aux=False, seed=0):
     Normal, of variance 2 / fan-in (He et al., Delving Deep into Rectifiers, 2015); the classifiers of standard
     deviation 0.01, so that at first every class is as likely as another. Biases are 0, batch norm is the identity.
     """
-    net = entry(model).build(num_classes, aux=aux).eval()
+    net = weights_file.Metadata(model, num_classes, aux=aux).build().eval()
     last = classifier_paths(model, aux)
     values = []
     for path, array in tree_flatten(net.parameters()):
@@ -75,7 +75,7 @@ def transfer(net, arrays, classes_too=False):
     """Give the network those of the arrays {path: array} that it has a place for, its classifiers left out unless
     `classes_too`. Returns the paths of the parameters that stay new."""
     own = {path: array.shape for path, array in tree_flatten(net.parameters())}
-    last = set() if classes_too else classifier_paths(net.metadata["model"], net.metadata["aux"])
+    last = set() if classes_too else classifier_paths(net.metadata.model, net.metadata.aux)
     taken = {p: a for p, a in arrays.items() if p in own and p not in last and tuple(a.shape) == own[p]}
     net.update(tree_unflatten([(path, mx.array(np.asarray(a, np.float32))) for path, a in taken.items()]))
     return [path for path in paths_of(net) if path not in taken]

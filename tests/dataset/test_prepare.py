@@ -14,22 +14,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image, ImageOps
+from scenes import scene
 
 from dataset import prepare, read_folder
 from dataset.images import read_image
-
-
-def scene(seed, width=120, height=90):
-    """A smooth random picture with edges, that no other seed gives."""
-    rng = np.random.default_rng(seed)
-    picture = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
-    for _ in range(4):
-        box = rng.integers(0, (width, height), (2, 2))
-        left, top = np.minimum(*box)
-        picture.paste(tuple(rng.integers(0, 256, 3).tolist()), (int(left), int(top), int(left) + 20, int(top) + 15))
-    return picture
 
 
 def save(picture, path, **options):
@@ -157,34 +145,13 @@ def test_twins_are_found_and_the_better_one_is_kept(tmp_path):
     assert sheet.shape[1] == prepare.SHEET_COLUMNS * (2 * prepare.CELL + 12) and sheet.std() > 20
 
 
-def test_different_pictures_are_not_twins():
-    """Hashes of unlike pictures may come near; it is the thumbnails that must differ then."""
-    thumbnails = [np.asarray(scene(seed).resize((16, 16)), np.float32) for seed in range(40)]
-    alike = [prepare.alike(a, b, k) for i, a in enumerate(thumbnails) for b in thumbnails[:i] for k in range(8)]
-    assert not any(alike)
-    assert all(prepare.alike(a, a + np.float32(20), 0) for a in thumbnails)
-    white, black = np.full((16, 16, 3), 255, np.float32), np.zeros((16, 16, 3), np.float32)
-    assert prepare.alike(white, white - 1, 0) and not prepare.alike(white, black, 0)
-
-
-def test_orientations_of_pictures_and_arrays_are_the_same():
-    picture = scene(1, 16, 16)
-    for name, turned, array in zip(
-        prepare.ORIENTATIONS,
-        prepare.orientations(picture),
-        prepare.orientations_of_array(np.asarray(picture)),
-        strict=True,
-    ):
-        assert np.array_equal(np.asarray(turned), array), name
-
-
 def test_fits():
     source, lanczos = scene(0), Image.Resampling.LANCZOS  # 120 x 90
-    kept = np.asarray(prepare.fit(source, 48, "keep"))
+    kept = np.asarray(prepare.resize_to_fit(source, 48, "keep"))
     assert np.array_equal(kept, np.asarray(source.resize((64, 48), lanczos)))
-    cropped = np.asarray(prepare.fit(source, 48, "crop"))
+    cropped = np.asarray(prepare.resize_to_fit(source, 48, "crop"))
     assert np.array_equal(cropped, np.asarray(source.resize((48, 48), lanczos, box=(15, 0, 105, 90))))
-    padded = np.asarray(prepare.fit(source, 48, "pad"))
+    padded = np.asarray(prepare.resize_to_fit(source, 48, "pad"))
     assert np.array_equal(padded[6:42], np.asarray(source.resize((48, 36), lanczos)))
     mean = np.asarray(source, np.float32).mean(axis=(0, 1))
     assert np.abs(np.concatenate([padded[:6], padded[42:]]) - mean).max() < 1
@@ -254,7 +221,7 @@ def test_an_interrupted_run_goes_on(tmp_path, end, status):
     done = run(raw, "-o", out, "--size", 256)
     assert done.returncode == 0, done.stderr
     assert written(out) == sorted(f"a/{seed}.jpg" for seed in range(40))
-    assert not [path for path in out.rglob(".*") if path.name != ".prepare.sqlite"]
+    assert not [path for path in out.rglob(".*") if path.name != ".prepare.jsonl"]
 
 
 def test_mistakes_end_in_one_line(raw, tmp_path):
@@ -276,7 +243,7 @@ def test_mistakes_end_in_one_line(raw, tmp_path):
         ([raw, "-o", tmp_path], 2, "lie in one another"),
         ([raw, "-o", tmp_path / "mine"], 1, "did not write"),
         ([raw, tmp_path / "split", "-o", out], 2, "prepare them one by one"),
-        ([raw, "-o", out, "--size", "0"], 2, "--size must be"),
+        ([raw, "-o", out, "--size", "0"], 2, "argument --size: invalid whole number"),
         ([raw], 2, "required: -o"),
         ([tmp_path / "broken", "-o", tmp_path / "out2"], 1, "no picture is left"),
     ):

@@ -6,6 +6,7 @@ Every stage, every branch and the logits, in float32, on odd sizes; and gradient
 import models
 from models import layers
 from models.kernels import pooling
+from models.weights_file import Metadata
 
 import mlx.core as mx
 import numpy as np
@@ -25,14 +26,10 @@ def references(name):
 
 def build(name, num_classes=CLASSES):
     """A network of the registry in eval mode, with the statistics of its published weights. Its weights are lazy."""
-    entry = models.entry(name)
-    net = entry.build(num_classes, aux=entry.aux).eval()
-    net.metadata["mean"], net.metadata["std"] = entry.normalization.mean, entry.normalization.std
-    net.metadata["channel_order"] = entry.normalization.order
-    return net
+    return Metadata(name, num_classes, aux=models.entry(name).aux).build().eval()
 
 
-def fill(net, case):
+def load_seeded(net, case):
     """Set the seeded weights."""
     shapes = {path: array.shape for path, array in tree_flatten(net.parameters())}
     torchs = {path: (s[0], s[3], s[1], s[2]) if len(s) == 4 else s for path, s in shapes.items()}
@@ -47,7 +44,7 @@ def compared(request):
     """(name, net, pictures, references) of each network in turn."""
     case = CASES[request.param]
     images = mx.array(picture(case.batch, *case.size))
-    return request.param, fill(build(request.param), case), images, references(request.param)
+    return request.param, load_seeded(build(request.param), case), images, references(request.param)
 
 
 def error(array, row):
@@ -200,7 +197,7 @@ def test_a_network_without_a_classifier(name):
             net.resolve(layer)
 
 
-def test_fill_says_what_does_not_fit():
+def test_loading_says_what_does_not_fit():
     net = build("alexnet")
     arrays = {path: np.zeros(array.shape, np.float16) for path, array in tree_flatten(net.parameters())}
     del arrays["features.0.bias"]

@@ -7,6 +7,7 @@ import models
 from models import weights_file
 from models.conversion.identification import identify, shapes_of
 from models.npz import from_bfloat16, npy_entries, to_bfloat16
+from models.weights_file import Metadata
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ TINY = {
     "conv1.weight": np.linspace(-2, 2, 54, dtype=np.float32).reshape(2, 3, 3, 3),
     "conv1.bias": np.float32([1e-3, 7]),
 }
-META = {"model": "googlenet", "num_classes": 2, "classes": ["Katze", "犬"], "origin": "a test"}
+META = Metadata("googlenet", 2, ["Katze", "犬"], origin="a test")
 
 
 @pytest.fixture
@@ -49,14 +50,14 @@ def test_written_is_read(tiny):
     assert {k: a.dtype for k, a in arrays.items()} == dict.fromkeys(TINY, np.float16)
     for key, array in TINY.items():
         np.testing.assert_allclose(arrays[key], array, rtol=1e-3)
-    assert metadata["classes"] == ["Katze", "犬"] and metadata["num_classes"] == 2
-    assert metadata["mean"] == [127.5] * 3 and metadata["channel_order"] == "RGB"  # the registry's
-    assert metadata["format"] == 1 and metadata["dtype"] == "float16" and metadata["aux"] is False
+    assert metadata.classes == ["Katze", "犬"] and metadata.num_classes == 2
+    assert metadata.mean == [127.5] * 3 and metadata.channel_order == "RGB"  # the registry's
+    assert metadata.dtype == "float16" and metadata.aux is False
 
 
 def test_free_keys_of_the_metadata_survive(tmp_path):
-    weights_file.write(tmp_path / "x.npz", TINY, META | {"training": {"epochs": 3}})
-    assert weights_file.read(tmp_path / "x.npz")[1]["training"] == {"epochs": 3}
+    weights_file.write(tmp_path / "x.npz", TINY, META.replace(training={"epochs": 3}))
+    assert weights_file.read(tmp_path / "x.npz")[1].extra["training"] == {"epochs": 3}
 
 
 def test_the_same_weights_make_the_same_file(tiny, tmp_path):
@@ -89,7 +90,7 @@ def test_each_dtype_keeps_its_precision(tmp_path, dtype, error):
     array = np.random.default_rng(1).standard_normal((8, 5, 5, 4), np.float32)
     weights_file.write(tmp_path / "x.npz", {"w.weight": array}, META, dtype)
     got, metadata = weights_file.read(tmp_path / "x.npz")
-    assert metadata["dtype"] == dtype and list(got) == ["w.weight"]
+    assert metadata.dtype == dtype and list(got) == ["w.weight"]
     scale = np.abs(array).reshape(8, -1).max(1).reshape(8, 1, 1, 1) if dtype == "int8" else np.abs(array)
     assert np.abs(got["w.weight"] - array).max() > 0 or dtype == "float32"
     assert (np.abs(got["w.weight"] - array) <= error * scale * 1.001).all()
@@ -119,9 +120,9 @@ def test_published_googlenet(tmp_path, dtype):
     arrays = parameters("googlenet", aux=True, dtype=dtype)
     np.savez(tmp_path / "googlenet_mlx.npz", **as_published(arrays))
     got, metadata = weights_file.read(tmp_path / "googlenet_mlx.npz")
-    assert (metadata["model"], metadata["num_classes"], metadata["aux"]) == ("googlenet", 1000, True)
-    assert metadata["mean"] == metadata["std"] == [127.5] * 3  # 2x - 1: torchvision's transform_input
-    assert metadata["dtype"] == np.dtype(dtype).name
+    assert (metadata.model, metadata.num_classes, metadata.aux) == ("googlenet", 1000, True)
+    assert metadata.mean == metadata.std == [127.5] * 3  # 2x - 1: torchvision's transform_input
+    assert metadata.dtype == np.dtype(dtype).name
     assert set(got) == set(arrays)
     for key, array in arrays.items():
         np.testing.assert_array_equal(got[key], array)
@@ -140,7 +141,7 @@ def test_published_int8(tmp_path):
             stored[key] = array.astype(np.float16)
     np.savez(tmp_path / "x.npz", **stored)
     got, metadata = weights_file.read(tmp_path / "x.npz")
-    assert metadata["model"] == "googlenet" and metadata["dtype"] == "int8"
+    assert metadata.model == "googlenet" and metadata.dtype == "int8"
     key = "inception3a.branch2.1.conv.weight"
     step = float(stored[f"{key}_scale"])
     np.testing.assert_allclose(got[key], arrays[key].transpose(0, 2, 3, 1), atol=step)

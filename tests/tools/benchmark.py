@@ -140,8 +140,7 @@ def our_worker(network, plain=False):
 
     import dream
 
-    net = models.entry(network).build(10).eval()
-    net.metadata["model"] = network
+    net = models.weights_file.Metadata(network, 10).build().eval()
     mx.eval(net.parameters())
     if plain:
         from models import layers
@@ -242,7 +241,6 @@ def our_trainer(frozen_to, cached):
     import mlx.core as mx
 
     net = training.new_network("googlenet", 2)
-    net.metadata |= {"model": "googlenet", "aux": False}
     group = mx.distributed.init()
     learned = training.learned_paths(net, frozen_to)
     frozen = training.freeze(net, learned)

@@ -1,6 +1,6 @@
 """Read thousands of mutated files with every reader: each must give arrays or one clear line, soon, in little memory.
 
-    python tests/fuzz_checkpoints.py [--count 10000] [--reader NAME ...] [--seed 0]
+    python tests/tools/fuzz_checkpoints.py [--count 10000] [--reader NAME ...] [--seed 0]
 
 Prints a line a reader. The tests do a short run of the same.
 """
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
 from models import weights_file  # noqa: E402
-from models.conversion import readers  # noqa: E402
+from models.conversion import formats  # noqa: E402
 from models.npz import npy_entries  # noqa: E402
 
 import foreign  # noqa: E402
@@ -54,7 +54,7 @@ def npz(published):
         if published:
             np.savez_compressed(path, **small_arrays(), counter_int8=np.int8([1, 2]), counter_scale=np.float32([1, 2]))
         else:
-            weights_file.write(path, small_arrays(), {"model": "googlenet"})
+            weights_file.write(path, small_arrays(), weights_file.Metadata("googlenet"))
         return path.read_bytes()
 
 
@@ -188,7 +188,7 @@ def outcome(path, where):
             if path.name == "ours.npz":
                 weights_file.read(path)
         else:
-            arrays = readers.read(path).arrays
+            arrays = formats.read(path).arrays
         for array in arrays.values():
             assert isinstance(array, np.ndarray) and array.dtype.kind in "fiub"
             array.tobytes()  # every number is really there

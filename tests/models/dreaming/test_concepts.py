@@ -1,8 +1,8 @@
 """What a folder shows: backgrounds, directions, saved concepts, and which network they belong to."""
 
+import json
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import models
 from models import fingerprint, weights_file
@@ -15,48 +15,20 @@ from models.dreaming.targets import Target, parse_targets
 import mlx.core as mx
 import numpy as np
 import pytest
+from conftest import write_grains
 
-from dataset import centre_crop
+from dataset import center_crop
 from dataset.cli import UsageError, UserError
 from dataset.images import read_image, write_image
 
-LAYER, DEEPER = "inception3a", "inception3b"  # computed soon
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory):
-    """The bundled network in a folder of the tests', where backgrounds may be kept."""
-    path = tmp_path_factory.mktemp("weights") / "own_mlx.npz"
-    shutil.copy(models.STARTER, path)
-    return models.load(weights=path)
+LAYER, DEEPER = "inception3a", "inception3b"
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Features are kept in the current folder; backgrounds are made for few layers, which takes less time."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(background, "entry", lambda name: SimpleNamespace(concept_layers=[DEEPER]))
-
-
-def draw(folder, count, seed=0, side=40, level=127):
-    rng = np.random.default_rng((seed, 1))
-    for i in range(count):
-        grain = rng.normal(0, 60, (side, side, 3)) * np.linspace(0, 1, side)[:, None]
-        write_image(folder / f"{i:02}.png", level + grain)
-    return folder
-
-
-@pytest.fixture
-def photographs(tmp_path):
-    rng = np.random.default_rng(5)
-    for i in range(6):
-        write_image(tmp_path / "photographs" / f"{i}.png", np.full((40, 40, 3), rng.uniform(0, 255, 3)))
-    return tmp_path / "photographs"
-
-
-@pytest.fixture
-def slugs(tmp_path):
-    return draw(tmp_path / "slugs", 3)
+def elsewhere(here, request):
+    """Features are kept in the current folder."""
+    if "own" in request.fixturenames:
+        request.getfixturevalue("few_backgrounds")
 
 
 def concept_at(net, layer=LAYER, name="slugs", seed=0):
@@ -142,10 +114,10 @@ def test_a_coarse_file_carries_the_digest_of_what_it_was_made_from(own, tmp_path
     arrays, metadata = weights_file.read(own.path)
     digest = fingerprint.digest_of_arrays(arrays, "googlenet")
     for dtype in ("int8", "bfloat16"):
-        weights_file.write(tmp_path / "coarse.npz", arrays, {**metadata, "feature_digest": digest}, dtype)
+        weights_file.write(tmp_path / "coarse.npz", arrays, metadata.replace(feature_digest=digest), dtype)
         assert fingerprint.feature_digest(models.load(weights=tmp_path / "coarse.npz")) == digest
     # another file's word is not taken where the numbers themselves are there
-    weights_file.write(tmp_path / "exact.npz", arrays, {**metadata, "feature_digest": "0" * 64})
+    weights_file.write(tmp_path / "exact.npz", arrays, metadata.replace(feature_digest="0" * 64))
     assert fingerprint.feature_digest(models.load(weights=tmp_path / "exact.npz")) == digest
 
 
@@ -170,7 +142,7 @@ def test_a_background_of_photographs_is_kept_beside_the_weights(own, photographs
     assert kept.stat().st_mtime_ns == before  # not made again for the same photographs
     background.find_backgrounds(own, ["conv3"], photographs, quiet=True)
     assert background.background_layers(own)[:2] == ["conv3", LAYER]  # added to what was there
-    draw(photographs, 7, seed=2)
+    write_grains(photographs, 7, seed=2)
     background.find_backgrounds(own, [LAYER], photographs)
     assert "13 photographs make a rough background" in capsys.readouterr().err
     assert "conv3" not in background.background_layers(own)
@@ -196,8 +168,10 @@ def test_a_weights_file_may_hold_its_background(own, tmp_path):
     path = tmp_path / "trained.npz"
     weights_file.write(path, arrays, metadata, extras=extras)
     net = models.load(weights=path)
-    assert net.metadata["format"] == 2 and background.background_layers(net) == [LAYER]
-    assert weights_file.read(own.path)[1]["format"] == 1
+    assert background.background_layers(net) == [LAYER]
+    for file, version in ((path, 2), (own.path, 1)):
+        with np.load(file) as entries:
+            assert json.loads(entries["__metadata__"].tobytes())["format"] == version
     weights_file.write(path, arrays, metadata, extras=extras | {f"background.{LAYER}.rest": np.zeros(3)})
     with pytest.raises(UserError, match="does not fit the network"):
         background.find_backgrounds(models.load(weights=path), [LAYER])
@@ -212,6 +186,10 @@ def test_backgrounds_that_come_along_fit_their_networks(name):
         assert len(background.told(dict(arrays), "digest")) == 64
     layers = [net.resolve(layer) for layer in models.registry.entry(model).concept_layers]
     assert sorted(found) == sorted(layers) and all((found[layer].rest >= 0).all() for layer in layers)
+
+
+def test_the_bundled_network_has_its_background(net):
+    assert background.background_layers(net) == list(models.registry.entry("googlenet").concept_layers)
 
 
 # --- Folders ---
@@ -230,7 +208,7 @@ def test_every_way_to_name_images(own, slugs, photographs):
 def test_features_are_those_of_a_validation_image_and_kept(own, slugs, monkeypatch, capsys):
     paths = features.list_images(slugs)
     found = features.image_features(own, paths, [LAYER, "fc"])
-    image = np.rint(centre_crop(read_image(paths[0]), 160))[None]
+    image = np.rint(center_crop(read_image(paths[0]), 160))[None]
     wanted = own.activations(image, [LAYER, "fc"])
     np.testing.assert_allclose(found[LAYER][0], np.array(wanted[LAYER]).mean(axis=(0, 1, 2)), rtol=2e-3, atol=1e-4)
     np.testing.assert_allclose(found["fc"][0], np.array(wanted["fc"])[0], rtol=2e-3, atol=1e-3)
@@ -278,7 +256,7 @@ def test_without_background_the_classifier_says_what_images_show(own, slugs, tmp
         concepts.make_concepts(own, slugs, [LAYER])
     arrays, metadata = weights_file.read(own.path)
     bare = {key: array for key, array in arrays.items() if not key.startswith("fc.")}
-    weights_file.write(tmp_path / "bare.npz", bare, {**metadata, "num_classes": 0, "classes": None})
+    weights_file.write(tmp_path / "bare.npz", bare, metadata.replace(num_classes=0, classes=None))
     with pytest.raises(UserError, match="no background for inception5b is known"):
         concepts.make_concepts(models.load(weights=tmp_path / "bare.npz"), slugs)
 

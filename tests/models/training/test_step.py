@@ -24,7 +24,6 @@ def test_gradients_and_steps_are_those_of_pytorch():
     """By the references of make_train_references.py: auxiliary classifiers, clipping, two rates, frozen batch norms."""
     rows = {row["name"].decode(): row for row in np.load(REFERENCES / "training.npy")}
     net = new_network("googlenet", CLASSES, aux=True)
-    net.metadata |= {"model": "googlenet", "aux": True}
     start = seeded_weights(net)
     net.update(tree_unflatten([(path, mx.array(array)) for path, array in start.items()]))
     learned = freezing.learned_paths(net, "inception4e")
@@ -82,8 +81,6 @@ def seeded_weights(net):
 def test_learning_without_forgetting():
     """What the loss adds is the relative change of the features, an image at a time, of the layers that learn."""
     base, net = (new_network("googlenet", 3, seed=seed) for seed in (0, 1))
-    net.metadata |= {"model": "googlenet"}
-    base.metadata |= {"model": "googlenet"}
     images, labels = mx.array(picture(2, 32, 32)), mx.array([0, 2])
     x = step.frozen_features(base, images, "inception4d")
     before = step.retained_features(base, x, "inception4d")

@@ -9,11 +9,12 @@ import zipfile
 
 import models
 from models import weights_file
-from models.conversion import names, readers
-from models.conversion.checkpoint import OPERATIONS, Checkpoint
+from models.conversion import formats, state_dict
 from models.conversion.identification import shapes_of
 from models.conversion.pytorch import LEGACY
+from models.conversion.tensors import OPERATIONS, Checkpoint
 from models.conversion.torch7 import DEPTH
+from models.vgg import VGG19, vgg_aliases
 
 import foreign
 import numpy as np
@@ -33,7 +34,7 @@ STATE = [key for key in EXPECTED.files if key != "opencv" and not key.startswith
 
 def refused(path, words):
     with pytest.raises(UserError, match=words) as error:
-        readers.read(path)
+        formats.read(path)
     assert "\n" not in str(error.value) and str(error.value).count(str(path)) == 1
 
 
@@ -47,7 +48,7 @@ def put(path, data):
 
 @pytest.mark.parametrize("name", ["zip.pth", "legacy.pth", "protocol4.pth", "training.pth.tar", "tiny.safetensors"])
 def test_the_same_arrays_in_every_encoding(name):
-    found = readers.read(HERE / name)
+    found = formats.read(HERE / name)
     arrays = {key.removeprefix("module."): array for key, array in found.arrays.items()}
     assert set(arrays) == set(STATE)
     for key in STATE:
@@ -56,12 +57,12 @@ def test_the_same_arrays_in_every_encoding(name):
 
 
 def test_what_else_a_checkpoint_says():
-    extra = readers.read(HERE / "training.pth.tar").extra
+    extra = formats.read(HERE / "training.pth.tar").extra
     assert (extra["epoch"], extra["arch"], extra["best"], extra["classes"]) == (3, "googlenet", 0.25, ["a", "b"])
 
 
 def test_parameters_as_well_as_tensors():
-    arrays = readers.read(HERE / "parameters.pth").arrays
+    arrays = formats.read(HERE / "parameters.pth").arrays
     for key in ("weight", "bias"):
         np.testing.assert_array_equal(arrays[key], EXPECTED[f"parameters.{key}"])
 
@@ -118,7 +119,7 @@ def tensor_pickle(offset=0, shape=(2, 2), strides=(2, 1), length=4):
 
 
 def test_a_tensor_made_by_hand(tmp_path):
-    arrays = readers.read(pickled(tmp_path, tensor_pickle())).arrays
+    arrays = formats.read(pickled(tmp_path, tensor_pickle())).arrays
     assert arrays["w"].shape == (2, 2)
 
 
@@ -131,7 +132,7 @@ def test_what_python_2_wrote(tmp_path):
     head = LEGACY + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": True}, 2)
     state = b"\x80\x02}(U\x05epochK\x5aU\x0astate_dict" + mapping + b"u."
     data = head + state + keys + struct.pack("<q", 4) + np.arange(4, dtype="<f4").tobytes()
-    found = readers.read(put(tmp_path / "x.pth.tar", data))
+    found = formats.read(put(tmp_path / "x.pth.tar", data))
     np.testing.assert_array_equal(found.arrays["module.w"], [[0, 1], [2, 3]])
     assert found.extra["epoch"] == 90
 
@@ -205,7 +206,7 @@ def test_missing_files_and_folders(tmp_path):
 @pytest.mark.parametrize("double", [False, True])
 def test_caffemodel(tmp_path, v1, packed, shape, double):
     data = foreign.caffemodel(foreign.caffe_layers(), v1, packed=packed, shape=shape, double=double)
-    arrays = readers.read(put(tmp_path / "x.caffemodel", data)).arrays
+    arrays = formats.read(put(tmp_path / "x.caffemodel", data)).arrays
     assert {key: array.shape for key, array in arrays.items()} == {
         "conv/3x3.weight": (4, 3, 3, 3),
         "conv/3x3.bias": (4,),
@@ -236,7 +237,7 @@ def test_caffemodel_of_endless_fields(tmp_path):
 
 def test_safetensors_of_our_own(tmp_path):
     arrays = {"a": np.arange(6, dtype=np.float16).reshape(2, 3), "b": np.array(3, np.int64)}
-    found = readers.read(put(tmp_path / "x.safetensors", foreign.safetensors(arrays, {"by": "hand"})))
+    found = formats.read(put(tmp_path / "x.safetensors", foreign.safetensors(arrays, {"by": "hand"})))
     assert found.extra == {"by": "hand"}
     for key, array in arrays.items():
         np.testing.assert_array_equal(found.arrays[key], array)
@@ -283,7 +284,7 @@ def test_torch7_modules_come_in_the_order_of_the_layers(tmp_path):
             Module("nn.Linear", weight=linear, inplace=True, output=None),
         ],
     )
-    found = readers.read(put(tmp_path / "x.t7", foreign.t7({"epoch": 3, "model": net, "copy": net})))
+    found = formats.read(put(tmp_path / "x.t7", foreign.t7({"epoch": 3, "model": net, "copy": net})))
     assert found.in_order
     assert list(found.arrays) == [
         *("model.1.weight", "model.1.bias"),
@@ -298,7 +299,7 @@ def test_torch7_modules_come_in_the_order_of_the_layers(tmp_path):
 
 def test_torch7_tables_keep_their_keys(tmp_path):
     value = {"conv1": {"weight": np.ones((2, 3), np.float32)}, "list": [np.zeros(1, np.float32), np.ones(1)], "n": None}
-    found = readers.read(put(tmp_path / "x.t7", foreign.t7(value)))
+    found = formats.read(put(tmp_path / "x.t7", foreign.t7(value)))
     assert not found.in_order and set(found.arrays) == {"conv1.weight", "list.1", "list.2"}
 
 
@@ -336,7 +337,7 @@ def stand_ins(model, aux=False, num_classes=None):
 
 
 def converted(arrays, model=None, hint="", **options):
-    return names.convert_state_dict(Checkpoint(arrays, **options), model, hint)
+    return state_dict.convert_state_dict(Checkpoint(arrays, **options), model, hint)
 
 
 def same(found, wanted):
@@ -351,23 +352,21 @@ def test_prefixes_and_counters_go():
     theirs["module.bn1.num_batches_tracked"] = np.array(7)
     found, metadata = converted(theirs)
     same(found, arrays)
-    assert (metadata["model"], metadata["num_classes"]) == ("resnet50", 5)
-    assert metadata["mean"] == [123.675, 116.28, 103.53]
+    assert (metadata.model, metadata.num_classes) == ("resnet50", 5)
+    assert metadata.mean == [123.675, 116.28, 103.53]
 
 
 def test_vgg_of_caffe():
     arrays = stand_ins("vgg19")
     theirs = {}
     names = {f"classifier.{i}": f"fc{n}" for n, i in ((6, 0), (7, 3), (8, 6))}
-    from models.vgg import VGG19
-
-    names |= {ours: theirs for theirs, ours in VGG19.aliases(VGG19.__new__(VGG19)).items() if theirs.startswith("conv")}
+    names |= {ours: theirs for theirs, ours in vgg_aliases(VGG19.depths).items() if theirs.startswith("conv")}
     for key, array in as_torch(arrays).items():
         module, _, field = key.rpartition(".")
         theirs[f"{names[module]}.{field}"] = array
     found, metadata = converted(theirs)
     same(found, arrays)
-    assert metadata["channel_order"] == "BGR" and metadata["mean"][0] == 123.68 and metadata["std"] == [1.0] * 3
+    assert metadata.channel_order == "BGR" and metadata.mean[0] == 123.68 and metadata.std == [1.0] * 3
 
 
 def test_vgg_of_jcjohnson_and_of_timm():
@@ -379,7 +378,7 @@ def test_vgg_of_jcjohnson_and_of_timm():
         theirs[f"{port.get(module, module)}.{field}"] = array
     found, metadata = converted(theirs)
     same(found, arrays)
-    assert metadata["channel_order"] == "BGR"
+    assert metadata.channel_order == "BGR"
 
     timm = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2", "classifier.6": "head.fc"}
     shapes = {"pre_logits.fc1.weight": (4096, 512, 7, 7), "pre_logits.fc2.weight": (4096, 4096, 1, 1)}
@@ -390,7 +389,7 @@ def test_vgg_of_jcjohnson_and_of_timm():
         theirs[key] = np.broadcast_to(array.flat[0], shapes.get(key, array.shape))
     found, metadata = converted(theirs)
     same(found, arrays)
-    assert metadata["channel_order"] == "RGB"
+    assert metadata.channel_order == "RGB"
 
 
 def test_torch7_by_order():
@@ -402,7 +401,7 @@ def test_torch7_by_order():
         theirs[f"{i // 2}.{key.rpartition('.')[2]}"] = array.reshape(len(array), -1) if flat else array
     found, metadata = converted(theirs, in_order=True)
     same(found, arrays)
-    assert (metadata["model"], metadata["num_classes"]) == ("vgg16", 12)
+    assert (metadata.model, metadata.num_classes) == ("vgg16", 12)
     theirs.popitem()
     with pytest.raises(UserError, match="16 layers, one after another, are not those of any network here"):
         converted(theirs, in_order=True)
@@ -419,7 +418,7 @@ def test_torch7_residual_net_with_biases_of_zero():
             theirs[f"{number[module]}.bias"] = np.zeros(len(array), np.float32)
     found, metadata = converted(theirs, in_order=True)
     same(found, arrays)
-    assert metadata["model"] == "resnet50"
+    assert metadata.model == "resnet50"
 
 
 def test_what_dream_creator_says():
@@ -431,12 +430,10 @@ def test_what_dream_creator_says():
         "class_to_idx": {"dog": 1, "cat": 0},
     }
     _, metadata = converted(arrays, extra=extra)
-    assert (
-        metadata["mean"] == [120, 110, 100] and metadata["std"] == [80, 70, 60] and metadata["channel_order"] == "BGR"
-    )
-    assert metadata["color_matrix"] == matrix[::-1].tolist() and metadata["classes"] == ["cat", "dog"]
+    assert metadata.mean == [120, 110, 100] and metadata.std == [80, 70, 60] and metadata.channel_order == "BGR"
+    assert metadata.color_matrix == matrix[::-1].tolist() and metadata.classes == ["cat", "dog"]
     extra["normalize_params"] = [[0.5, 0.25, 0], [1, 1, 1], "RGB"]
-    assert converted(arrays, extra=extra)[1]["mean"] == [127.5, 63.75, 0]
+    assert converted(arrays, extra=extra)[1].mean == [127.5, 63.75, 0]
 
 
 # The GoogLeNet of 2015, from a file to its activations
@@ -531,9 +528,9 @@ def test_a_caffemodel_to_its_activations(tmp_path, model, v1):
             layers.append((name, kind, [arrays[key], arrays[f"{name}.bias"]]))
     data = foreign.caffemodel(layers, v1, packed=not v1, shape="old" if v1 else "new")
     # 10 classes are neither network's, so that the user has to say which one it is
-    found, metadata = names.load(put(tmp_path / "x.caffemodel", data), model)
-    assert (metadata["model"], metadata["num_classes"], metadata["aux"]) == (model, 10, True)
-    assert metadata["channel_order"] == "BGR"
+    found, metadata = state_dict.load(put(tmp_path / "x.caffemodel", data), model)
+    assert (metadata.model, metadata.num_classes, metadata.aux) == (model, 10, True)
+    assert metadata.channel_order == "BGR"
     weights_file.write(tmp_path / "x.npz", found, metadata, "float32")
     assert agrees(tmp_path / "x.npz", model) > 70
 
@@ -542,7 +539,7 @@ def test_a_caffemodel_to_its_activations(tmp_path, model, v1):
 def test_ports_of_the_caffe_network(tmp_path, names):
     found, metadata = converted(caffe_weights(names))
     whole = bool(names["fc"])
-    assert (metadata["model"], metadata["num_classes"], metadata["aux"]) == ("googlenet_bvlc", 10 * whole, whole)
+    assert (metadata.model, metadata.num_classes, metadata.aux) == ("googlenet_bvlc", 10 * whole, whole)
     weights_file.write(tmp_path / "x.npz", found, metadata, "float32")
     assert agrees(tmp_path / "x.npz") > 70
     assert ("fc" in models.load(weights=tmp_path / "x.npz").layers) == whole
@@ -550,8 +547,8 @@ def test_ports_of_the_caffe_network(tmp_path, names):
 
 def test_places365_by_its_name_where_the_classifier_is_missing():
     arrays = caffe_weights(NEURAL_DREAM)
-    assert converted(arrays, hint="googlenet_places365.pth")[1]["model"] == "googlenet_places365"
-    assert converted(arrays, hint="x.pth", extra={"base_model": "p365"})[1]["model"] == "googlenet_places365"
+    assert converted(arrays, hint="googlenet_places365.pth")[1].model == "googlenet_places365"
+    assert converted(arrays, hint="x.pth", extra={"base_model": "p365"})[1].model == "googlenet_places365"
 
 
 # Mutations

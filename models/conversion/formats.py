@@ -1,6 +1,6 @@
-"""Readers of other frameworks' files, without the frameworks: read() tells the formats apart by their content.
+"""Reads other frameworks' files without the frameworks: tells the formats apart by their content.
 
-It returns arrays with the names and the layout of the source; names.py makes them ours. Hostile files are expected:
+Arrays keep the names and the layout of the source; state_dict.py makes them ours. Hostile files are expected:
 what is not understood is a UserError in one line, no code in a file is ever run, and nothing is allocated that the
 size of the file does not justify.
 """
@@ -12,14 +12,14 @@ from pathlib import Path
 from dataset.cli import UserError
 
 from .caffe import read_caffemodel
-from .checkpoint import DAMAGE
 from .pytorch import LEGACY, read_legacy_torch, read_zip
 from .safetensors import read_safetensors
+from .tensors import DAMAGE
 from .torch7 import read_torch7
 
 
 def read(path):
-    """The Checkpoint in a file of any format known here. Raises UserError."""
+    """Read a file of any format known here, as a Checkpoint. Raises UserError."""
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path}: this is a folder; name a file")
@@ -32,7 +32,7 @@ def read(path):
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     try:
-        checkpoint = reader(path, data)(path, data)
+        checkpoint = find_reader(path, data)(path, data)
         if sum(array.nbytes for array in checkpoint.arrays.values()) > 2 * size + 4096:
             raise UserError("its arrays are larger than the file")
     except UserError as error:
@@ -47,8 +47,8 @@ def read(path):
     return checkpoint
 
 
-def reader(path, data):
-    """The function that reads a file which begins like this."""
+def find_reader(path, data):
+    """Return the function that reads files which begin like this one."""
     start = bytes(data[:64])
     if start.startswith(b"PK"):
         return read_zip

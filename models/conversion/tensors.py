@@ -1,4 +1,4 @@
-"""What a file of another framework holds, and what the readers of such files share."""
+"""What a file of another framework holds, and what the readers of such files share: tensors within their bounds."""
 
 import math
 import struct
@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# What a reader may stumble on in a broken file; read() makes one line of any of them.
+OPERATIONS = 1_000_000  # of one pickle; those of the networks here take some ten thousand
+# What a reader may stumble on in a broken file; formats.read() makes one line of any of them.
 DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, struct.error, RecursionError)
 
 
 @dataclass
 class Checkpoint:
-    """What a file holds: {name: array} in its own words, and what else it says in plain values.
+    """What a file holds: {name: array} by its own names, and what else it says in plain values.
 
     in_order: the names say nothing (Torch7's modules have none); the order of the layers does.
     """
@@ -22,11 +23,8 @@ class Checkpoint:
     in_order: bool = False
 
 
-OPERATIONS = 1_000_000  # of one pickle; those of the networks here take some ten thousand
-
-
 def sizes(shape):
-    """A shape from a file, checked: at most 8 sizes, none negative."""
+    """Check a shape from a file: at most 8 sizes, none negative. Raises ValueError."""
     shape = list(shape)
     if len(shape) > 8 or not all(type(size) is int and 0 <= size < 2**48 for size in shape):
         raise ValueError
@@ -45,6 +43,8 @@ class Storage:
 
 @dataclass
 class Tensor:
+    """Where in a storage the numbers of an array lie; offset and strides in numbers."""
+
     storage: Storage
     offset: int
     shape: tuple
@@ -52,7 +52,7 @@ class Tensor:
 
 
 def tensor(block, offset, shape, strides):
-    """A Tensor, if it lies within its storage and is no larger."""
+    """Make a Tensor, if it lies within its storage and is no larger. Raises ValueError."""
     numbers = [offset, *shape, *strides]
     if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(shape) != len(strides) or len(shape) > 8:
         raise ValueError
@@ -64,7 +64,7 @@ def tensor(block, offset, shape, strides):
 
 
 def strided(flat, tensor):
-    """The array of a Tensor from the numbers of its storage; a view, in the machine's byte order."""
+    """Make the array of a Tensor from the numbers of its storage: a view, in the machine's byte order."""
     strides = [stride * flat.itemsize for stride in tensor.strides]
     array = np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
