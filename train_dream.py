@@ -22,9 +22,10 @@ from pathlib import Path
 import models
 from models import weights_file
 from models.color_statistics import combine, read_moments
-from models.dreaming.options import CLASS_DEFAULTS
-from models.dreaming.targets import classes_called, parse_targets
+from models.dreaming.options import CLASS_DEFAULTS, CONCEPT_DEFAULTS
+from models.dreaming.targets import Target, classes_called, parse_targets
 from models.training import freezing, transfer
+from models.training.concept_export import ConceptExport, add_photographs, extras_of
 from models.training.distributed import share_batches
 from models.training.evaluation import evaluate
 from models.training.loaders import make_loader
@@ -46,6 +47,7 @@ from dream import deepdream
 COLOR_SAMPLE = 1000  # images whose colors are measured
 PREVIEW_SIZE = 320  # pixels, longer side
 PREVIEW_COLUMNS = 7  # epochs in the strip
+PREVIEW_ROWS = 4  # classes, unless they are named
 
 
 def main(arguments=None):
@@ -53,18 +55,28 @@ def main(arguments=None):
     if args.eval:
         return evaluate_file(args)
     train_set, val_set = read_folder(args.folder, args.val, args.seed)
+    if len(train_set.classes) < 2 and not args.background:
+        raise UserError(
+            f"{args.folder}: one class teaches nothing, for there is nothing to tell it from: put other pictures in a "
+            f"second folder beside {train_set.classes[0]}/"
+        )
+    if args.background:
+        train_set, val_set = add_photographs(train_set, val_set, args.background)
     run = prepare(args, train_set, val_set)
     with contextlib.ExitStack() as stack:
+        if run.first and (export := ConceptExport.prepare(run, train_set)):
+            run.concepts = stack.enter_context(contextlib.closing(export.loader)) and export
         train_loader = stack.enter_context(make_loader(run, train_set, args.augmentation))
         val_loader = stack.enter_context(make_loader(run, val_set)) if len(val_set) else None
         weight = class_weights(train_set.counts, args.balance)
         decay = args.weight_decay if args.optimizer != "adamw" else 0.0  # adamw applies it itself
         step = training_step(
-            run.net, run.split, run.optimizers, run.group, weight, args.label_smoothing, args.clip, decay
+            *(run.net, run.split, run.optimizers, run.group, weight, args.label_smoothing, args.clip, decay),
+            *(run.base, args.retain),
         )
         interrupt = stack.enter_context(Interrupt())
         if run.state == State():
-            preview(run)
+            preview(run, stored_concepts(run, args.preview)[0])
         try:
             while run.state.epoch < args.epochs:
                 train_epoch(run, train_loader, step, interrupt)
@@ -84,11 +96,6 @@ def main(arguments=None):
 def prepare(args, train_set, val_set):
     """Return the Run: the network with a classifier for the classes, what is frozen, and the optimizers."""
     classes = list(train_set.classes)
-    if len(classes) < 2:
-        raise UserError(
-            f"{args.folder}: one class teaches nothing, for there is nothing to tell it from: put other pictures in a "
-            f"second folder beside {classes[0]}/"
-        )
     group = mx.distributed.init()
     if args.batch_size % group.size():
         raise UsageError(f"--batch-size {args.batch_size} cannot be shared by {group.size()} processes")
@@ -98,6 +105,7 @@ def prepare(args, train_set, val_set):
     if not quiet:
         models.advise(path)
     net, new = transfer.starting_network(path, classes, args.base, args.aux, args.seed)
+    base = models.load(weights=path) if path and args.retain else None
     if not net.accepts_size(args.image_size, args.image_size, ["logits"]):
         raise UsageError(f"--image-size {args.image_size}: too small for {net.metadata.model}")
     if args.preview:
@@ -115,7 +123,7 @@ def prepare(args, train_set, val_set):
     head = set() if args.from_scratch else set(new)
     optimizers = make_optimizers(net, args.optimizer, args.lr, args.head_lr, head, args.momentum, args.weight_decay)
     untrained = not transfer.classifier_paths(net.metadata.model).isdisjoint(new)
-    run = Run(args, net, frozen, split, optimizers, group, settings, untrained)
+    run = Run(args, net, base, frozen, split, optimizers, group, settings, untrained)
     start_or_resume(run)
     million = sum(array.size for _, array in tree_flatten(net.trainable_parameters())) / 1e6
     log(
@@ -149,7 +157,7 @@ def train_epoch(run, batches, step, interrupt):
     """Train for what is left of the epoch that the run is in; on an interrupt, save the run and end it."""
     args, net, state, group = run.args, run.net, run.state, run.group
     steps = len(batches)
-    freezing.training_mode(net, run.frozen)
+    freezing.training_mode(net, run.frozen, args.batch_norm)
     title = f"epoch {state.epoch + 1}/{args.epochs}"
     with progress(steps, args.quiet or not run.first, desc=title, unit="batch", initial=state.step) as bar:
         began, waited = time.perf_counter(), batches.data_seconds
@@ -262,11 +270,13 @@ def finish_epoch(run, scores):
     if not run.first:
         return
     print(epoch_line(row, args.epochs), flush=True)
-    if run.state.best == row["epoch"]:
-        export(run, row)
+    best = run.state.best == row["epoch"]
+    concepts, backgrounds = stored_concepts(run, best or args.preview)
+    if best:
+        export(run, row, extras_of(concepts, backgrounds) if concepts else None)
         if scores:
             write_image(args.run / "confusion.png", plots.confusion(scores.confusion, run.net.classes))
-    preview(run)
+    preview(run, concepts)
     write_log(run)
     save(run)
     if row["epoch"] == args.epochs and scores:
@@ -283,12 +293,17 @@ def epoch_line(row, epochs):
     )
 
 
+def stored_concepts(run, wanted=True):
+    """Return ({class: Concept}, {layer: Background}) of the network as it stands, if they are wanted and to be had."""
+    return run.concepts.make(run) if run.concepts and wanted else ({}, {})
+
+
 def selection_key(row):
     """Return what is largest for the best epoch: accuracy on the held out, then their loss; else the last counts."""
     return (row["val_top1"], -row["val_loss"]) if row["val_top1"] is not None else (row["epoch"],)
 
 
-def export(run, row):
+def export(run, row, extras):
     """Write the weights file for dream.py."""
     args, net = run.args, run.net
     source = net.metadata.source
@@ -299,7 +314,8 @@ def export(run, row):
     metadata = net.metadata.replace(origin=origin, training={**run.settings, **summary})
     # frozen weights keep every bit
     dtype = "float16" if net.metadata.dtype == "float16" else "float32"
-    weights_file.write(args.output, {p: np.array(a) for p, a in tree_flatten(net.parameters())}, metadata, dtype)
+    arrays = {path: np.array(array) for path, array in tree_flatten(net.parameters())}
+    weights_file.write(args.output, arrays, metadata, dtype, extras)
 
 
 def write_log(run):
@@ -318,7 +334,7 @@ def write_log(run):
     write_image(run.args.run / "curves.png", plots.curves(panels, column["epoch"], "epoch"))
 
 
-def preview(run):
+def preview(run, concepts):
     """Dream on the --preview image, and put all dreams of the run side by side."""
     args, folder = run.args, run.args.run / "preview"
     if not (args.preview and run.first):
@@ -327,10 +343,10 @@ def preview(run):
     scale = min(1.0, PREVIEW_SIZE / max(image.shape[:2]))
     image = resize_image(image, [max(1, round(side * scale)) for side in image.shape[:2]])
     run.net.eval()
-    rows = preview_rows(args, run.net)
+    rows = preview_rows(args, run.net, concepts)
     with progress(None, args.quiet, desc="preview", unit="step", leave=False) as bar:
         for end, (_, options) in rows.items():
-            dream = deepdream(run.net, image, **options, seed=args.seed, callback=bar.update)
+            dream = deepdream(run.net, image, **options, seed=args.seed, callback=lambda _: bar.update())
             write_image(folder / f"epoch-{run.state.epoch:03}{end}", dream)
 
     def kept(epoch, end):
@@ -338,17 +354,27 @@ def preview(run):
         return read_image(file) if file.exists() else None  # --resume may have asked for another preview
 
     shown = sorted({round(i) for i in np.linspace(0, run.state.epoch, min(run.state.epoch + 1, PREVIEW_COLUMNS))})
-    before = "untrained" if args.preview_class and run.untrained else "before"
+    before = "untrained" if not args.preview_layers and run.untrained else "before"
     columns = [f"epoch {epoch}" if epoch else before for epoch in shown]
     table = {caption: [kept(epoch, end) for epoch in shown] for end, (caption, _) in rows.items()}
     write_image(args.run / "preview.png", plots.strip(table, columns))
 
 
-def preview_rows(args, net):
+def preview_rows(args, net, concepts):
     """Return {end of the files' names: (caption, arguments of deepdream())}, one a row of the preview."""
-    if args.preview_class:
-        return {f"-{name}.png": (name, {"classes": name, **CLASS_DEFAULTS}) for name in args.preview_class}
-    return {".png": (" ".join(args.preview_layers or [net.metadata.layer]), {"layers": args.preview_layers})}
+    names = args.preview_class or list(concepts)[:PREVIEW_ROWS]
+    if args.preview_layers or not names:
+        layers = args.preview_layers or [net.metadata.layer]
+        return {".png": (" ".join(layers), {"layers": layers})}
+    rows = {}
+    for name in names:
+        (target,) = parse_targets(net, classes=name)
+        concept = concepts.get(net.classes[target.channels[0]])
+        options = {"classes": name, **CLASS_DEFAULTS}
+        if concept:
+            options = {"layers": [Target(concept.layer, weight=target.weight, concept=concept)], **CONCEPT_DEFAULTS}
+        rows[f"-{name}.png"] = (name, options)
+    return rows
 
 
 if __name__ == "__main__":

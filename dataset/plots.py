@@ -72,7 +72,7 @@ def nice_ticks(low, high):
     step = 10 ** math.floor(math.log10(span))
     step *= next(factor for factor in (0.2, 0.25, 0.5, 1, 2, 2.5, 5) if span / (step * factor) <= 5)
     start, count = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(step * i, 10) for i in range(start, max(count, start + 1) + 1)]
+    return [float(f"{step * i:.10g}") for i in range(start, max(count, start + 1) + 1)]
 
 
 def shorten(text, length=22, ellipsis="…"):

@@ -15,6 +15,10 @@ from pathlib import Path
 
 import models
 from models import weights_file
+from models.dreaming.background import find_backgrounds
+from models.dreaming.concepts import make_concepts
+from models.dreaming.features import image_features
+from models.dreaming.targets import parse_targets
 from models.kernels import blas
 from models.training.transfer import new_network
 
@@ -78,7 +82,7 @@ def test_weights_file(capsys):
     folder = stripes("slugs", {"across": 6, "down": 6})
     write_image("photo.png", 127 + 100 * draw("photo", (40, 36, 3)))
     preview = ["--preview", "photo.png", "--preview-layers", "inception5b"]
-    train(folder, *SMALL, "--epochs", 2, "--aux", "train", "--val", 0.3, "-o", "slugs_mlx.npz", "--lr", 0.01, *preview)
+    train(folder, *SMALL, "--epochs", 2, "--aux", "train", "--val", 0.3, "-o", "slugs_mlx.npz", "--lr", 0.003, *preview)
 
     base, ours = models.load("googlenet"), models.load(weights="slugs_mlx.npz")
     assert ours.classes == ["across", "down"] and ours.metadata.aux
@@ -91,10 +95,15 @@ def test_weights_file(capsys):
     frozen = [path for path in before if path.split(".")[0] not in learning]
     assert len(frozen) > 200
     assert [path for path in frozen if not np.array_equal(before[path], after[path])] == []
-    learned = [path for path in before if path.startswith("inception5b") and path.endswith(("conv.weight", "mean"))]
-    assert [path for path in learned if np.array_equal(before[path], after[path])] == []
+    moved = {
+        path for path in before if path.startswith("inception5b") and not np.array_equal(before[path], after[path])
+    }
+    assert moved >= {path for path in before if path.startswith("inception5b") and path.endswith("conv.weight")}
+    assert not any("running" in path for path in moved)
     start = dict(tree_flatten(new_network("googlenet", 2, aux=True).parameters()))
-    moved = [path for path in start if path.startswith(("fc", "aux")) and not path.endswith("conv.weight")]
+    moved = [
+        path for path in start if path.startswith(("fc", "aux")) and not path.endswith(("conv.weight", "mean", "var"))
+    ]
     assert all(np.abs(np.array(start[path]) - after[path]).max() > 1e-5 for path in moved)
 
     image = read_image("photo.png")
@@ -121,14 +130,86 @@ def test_learns(cache):
     """To tell stripes across from stripes down."""
     folder = stripes("set", {"across": 10, "down": 10})
     extra = ["--cache"] if cache else ["--augment", "flip=0.5"]
-    train(folder, *SMALL, *extra, "--epochs", 4, "--val", 0.4, "--lr", 0.01, "-o", "out.npz")
+    train(folder, *SMALL, *extra, "--epochs", 4, "--val", 0.4, "--lr", 0.001, "-o", "out.npz")
     history = [line.split(",") for line in Path("runs/out/log.csv").read_text().splitlines()]
     row = dict(zip(history[0], history[-1], strict=True))
     assert float(row["val_top1"]) == 1 and float(row["train_loss"]) < 0.5 * float(history[1][1])
     assert len(list(Path("runs/.cache").glob("*.npy"))) == (2 if cache else 0)
 
 
+# --- Concepts ---
+
+
+def test_class_means_the_concept_that_is_stored():
+    """As of the training images in the trained network, against the base's background; the logit has another name."""
+    folder = stripes("set", {"across": 4, "down": 4})
+    train(folder, *SMALL, "--epochs", 1, "--val", 0, "-o", "out.npz")
+    net = models.load(weights="out.npz")
+    assert json.loads(np.load("out.npz")["__metadata__"].tobytes())["format"] == 2
+    (target,) = parse_targets(net, classes="Down=0.5")
+    (made,) = make_concepts(net, "set/down", quiet=True)
+    assert (target.layer, target.weight, target.concept.images) == ("inception5b", 0.5, 4)
+    assert target.concept.weights == made.weights and target.concept.name == "down"
+    assert target.concept.direction @ made.direction > 0.999 and abs(target.concept.offset - made.offset) < 0.01
+    assert parse_targets(net, ["fc:1"])[0].concept is None
+    photo = 127 + 100 * draw("photo", (40, 36, 3))
+    one, two, logit = (
+        deepdream(net, photo, octaves=1, steps=2, **target)
+        for target in ({"classes": 1}, {"concepts": "set/down"}, {"layers": "fc:1"})
+    )
+    assert np.abs(one - two).mean() < 1 < np.abs(one - logit).mean()
+
+
+def test_plain_fine_tuning_stores_no_concepts(capsys):
+    folder = stripes("set", {"across": 3, "down": 3})
+    train(folder, *SMALL, "--epochs", 1, "--val", 0, "-o", "out.npz", "--retain", 0)
+    assert json.loads(np.load("out.npz")["__metadata__"].tobytes())["format"] == 1
+    assert parse_targets(models.load(weights="out.npz"), classes="down")[0].concept is None
+
+
+def test_photographs_are_a_background_and_a_class():
+    folder = stripes("set", {"across": 4})
+    for i in range(3):
+        write_image(f"photographs/{i}.png", 127 + 100 * draw(f"photograph {i}", (48, 40, 3)))
+    train(folder, *SMALL, "--epochs", 1, "--val", 0, "-o", "out.npz", "--background", "photographs", "--retain", 0)
+    net = models.load(weights="out.npz")
+    assert net.classes == ["across", "background"]
+    across, background = parse_targets(net, classes=["across", "background"])
+    assert across.concept.images == 4 and background.concept is None
+    found = find_backgrounds(net, ["inception5b"])["inception5b"]
+    rows = image_features(net, sorted(map(str, Path("photographs").iterdir())), ["inception5b"])["inception5b"]
+    assert np.allclose(found.mean, rows.mean(axis=0), atol=1e-2 * np.abs(rows).max())
+    with pytest.raises(UsageError, match="name that folder otherwise"):
+        train(stripes("other", {"background": 2, "down": 2}), *SMALL, "--background", "photographs")
+
+
 # --- Interrupted ---
+
+
+def test_a_run_of_former_defaults_goes_on(monkeypatch):
+    """Begun when there was neither --retain nor --batch-norm, with options that --resume need not repeat."""
+    folder = stripes("set", {"across": 4, "down": 4})
+    former = ["--optimizer", "sgd", "--retain", 0, "--batch-norm", "batch", "--no-balance", "--augment", "flip=0.25"]
+    former += ["--epochs", 2, "--val", 0]
+    train(folder, *SMALL, *former, "-o", "whole.npz")
+    finish_epoch = train_dream.finish_epoch
+
+    def interrupted(run, scores):
+        finish_epoch(run, scores)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(train_dream, "finish_epoch", interrupted)
+        train(folder, *SMALL, *former, "-o", "pieces.npz")
+    checkpoint = Path("runs/pieces/checkpoint.npz")
+    entries = dict(np.load(checkpoint))
+    state = json.loads(entries["__state__"].tobytes())
+    for name in ("retain", "batch_norm"):
+        del state["settings"][name]
+    np.savez(checkpoint, **{**entries, "__state__": np.frombuffer(json.dumps(state).encode(), np.uint8)})
+    train(folder, "--workers", 1, "--quiet", "-o", "pieces.npz", "--resume")
+    whole, pieces = arrays("whole.npz"), arrays("pieces.npz")
+    assert [path for path in whole if not np.array_equal(whole[path], pieces[path])] == []
 
 
 def test_resume_ends_with_the_same_weights():
@@ -155,7 +236,7 @@ def test_resume_ends_with_the_same_weights():
             state = json.loads(np.load("runs/pieces/checkpoint.npz")["__state__"].tobytes())["state"]
             assert 0 < state["epoch"] < 6
     assert "go on with --resume" in run(*output, status=1).stderr
-    assert "another lr: 0.005, not 0.5" in run(*output, "--resume", "--lr", 0.5, status=2).stderr
+    assert "another lr: 0.0002, not 0.5" in run(*output, "--resume", "--lr", 0.5, status=2).stderr
     run(*output, "--resume")
     for file in ("{}.npz", "runs/{}/checkpoint.npz"):
         one, two = (np.load(file.format(name)) for name in ("whole", "pieces"))
@@ -201,9 +282,10 @@ def test_processes_of_one_machine_share_its_cores(monkeypatch):
 
 
 def test_two_processes_learn_what_one_does():
-    """To rounding: batch norm, dropout and the auxiliary classifiers included."""
+    """To rounding: batch norm, dropout, auxiliary classifiers and learning without forgetting included."""
     folder = stripes("set", {"across": 6, "down": 6})
-    options = [folder, *SMALL, "--epochs", 2, "--val", 0.2, "--aux", "train", "--batch-size", 8, "--lr", 0.001]
+    options = [folder, *SMALL, "--epochs", 2, "--val", 0.2, "--aux", "train", "--batch-size", 8]
+    options += ["--optimizer", "sgd", "--lr", 0.001, "--batch-norm", "batch"]  # adam makes much of rounding
     run(*options, "-o", "one.npz")
     launcher = Path(sys.executable).parent / "mlx.launch"
     done = run(*options, "-o", "two.npz", launch=[launcher, "-n", "2", "--backend", "ring"])
@@ -230,21 +312,22 @@ def preview_of(folder, *options):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Previews of a photo.png, of class dreams that take but a moment."""
+    """Previews of a photo.png, of dreams that take but a moment."""
     write_image("photo.png", 127 + 100 * draw("photo", (40, 36, 3)))
-    monkeypatch.setattr(train_dream, "CLASS_DEFAULTS", {"steps": 1, "octaves": 1, "lapnorm": 2})
+    for name in ("CLASS_DEFAULTS", "CONCEPT_DEFAULTS"):
+        monkeypatch.setattr(train_dream, name, {"steps": 1, "octaves": 1, "lapnorm": 2})
 
 
 def test_preview_of_classes(quick):
     """A row a class, which differ; what the file dreams of afterwards is what the preview showed."""
     folder = stripes("set", {"across": 3, "down": 3})
-    preview_of(folder, "--epochs", 2, "--preview-class", "Across", "1", "-o", "out.npz")
+    preview_of(folder, "--epochs", 2, "--lr", 0.01, "--preview-class", "Across", "1", "-o", "out.npz")
     pictures = {path.name: read_image(path) for path in Path("runs/out/preview").iterdir()}
     assert set(pictures) == {f"epoch-00{epoch}-{name}.png" for epoch in range(3) for name in ("Across", "1")}
     assert np.abs(pictures["epoch-002-Across.png"] - pictures["epoch-002-1.png"]).mean() > 0.5
     assert np.abs(pictures["epoch-000-1.png"] - pictures["epoch-002-1.png"]).mean() > 0.5
     again = deepdream(
-        models.load(weights="out.npz"), read_image("photo.png"), classes="down", **train_dream.CLASS_DEFAULTS
+        models.load(weights="out.npz"), read_image("photo.png"), classes="down", **train_dream.CONCEPT_DEFAULTS
     )
     assert np.abs(again - pictures["epoch-002-1.png"]).mean() < 2  # weights of float16
     strip = read_image("runs/out/preview.png")
@@ -273,7 +356,7 @@ def test_one_class():
 
 
 def test_a_batch_of_one():
-    options = [stripes("set", {"across": 2, "down": 1}), *SMALL, "--val", 0, "--batch-size", 1]
+    options = [stripes("set", {"across": 2, "down": 1}), *SMALL, "--val", 0, "--batch-size", 1, "--batch-norm", "batch"]
     with pytest.raises(UsageError, match="too little for batch norm"):
         train(*options)
 
@@ -316,6 +399,8 @@ def test_a_broken_picture_is_left_out(cache, capsys):
         (["--preview-class", "acros", "--preview", "set/down/0.png"], "no class 'acros' .* did you mean across?"),
         (["--preview-class", "down", "--preview-layers", "fc", "--preview", "set/down/0.png"], "exclude each other"),
         (["--preview-class", "down"], "need a picture to dream on"),
+        (["--from-scratch", "--retain", 1], "nothing to retain"),
+        (["--background", "nowhere"], "nowhere: no such file or folder"),
     ],
 )
 def test_errors(options, message):

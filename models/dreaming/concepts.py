@@ -98,10 +98,14 @@ def no_background(net, layer):
             f"--background FOLDER{instead}")  # fmt: skip
 
 
-def concept_of(net, path, layer, features, background):
-    """Return the Concept of features N x C against a background: linear discriminant analysis."""
+def concept_of(net, path, layer, features, background, weights=None):
+    """Return the Concept of features N x C against a background: linear discriminant analysis.
+
+    weights: the network's feature_digest, where it is not yet in a file.
+    """
     mean = features.mean(axis=0, dtype=np.float64)
-    return new_concept(net, path, layer, background.whiten(mean - background.mean), background.mean, len(features))
+    direction = background.whiten(mean - background.mean)
+    return new_concept(net, path, layer, direction, background.mean, len(features), weights)
 
 
 def concept_of_classifier(net, path, paths, quiet=False):
@@ -120,7 +124,7 @@ def concept_of_classifier(net, path, paths, quiet=False):
     return new_concept(net, path, default_layer(net), direction, 0 * direction, len(features))
 
 
-def new_concept(net, path, layer, direction, mean, images):
+def new_concept(net, path, layer, direction, mean, images, weights=None):
     """Return the Concept of a direction of any length, rounded as it is saved, so that it dreams the same again."""
     length = np.linalg.norm(direction)
     if not 0 < length < math.inf:
@@ -128,7 +132,7 @@ def new_concept(net, path, layer, direction, mean, images):
     direction = (direction / length).astype(np.float16)
     origin = f"{images} image{'s' * (images > 1)} of {path}"
     offset = float(direction.astype(np.float64) @ mean)
-    return Concept(Path(path).absolute().stem, layer, direction, offset, images, feature_digest(net), origin)
+    return Concept(Path(path).absolute().stem, layer, direction, offset, images, weights or feature_digest(net), origin)
 
 
 # --- From the command line ---

@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from dataset.cli import UsageError, suggest
 
+from .class_concepts import class_concepts
 from .concepts import Concept, parse_concepts
 
 LISTED = 12  # classes that an error names
@@ -85,7 +86,8 @@ def parse_target(net, text):
 
 
 def parse_class(net, text):
-    """Parse NAME|INDEX[=WEIGHT], or an index as an int: the logit of a class less the mean of all logits."""
+    """Parse NAME|INDEX[=WEIGHT], or an index as an int: the concept stored with the weights, else the class's
+    logit less the mean of all logits."""
     if not net.num_classes:
         raise UsageError("--class: these weights have no classifier; dream of a layer instead")
     if not isinstance(text, str):
@@ -97,7 +99,11 @@ def parse_class(net, text):
         weight = float(weight or 1)
     except ValueError:
         raise UsageError(f"class {text!r} is not NAME|INDEX[=WEIGHT], such as {name!r}=0.5") from None
-    return Target(net.resolve("logits"), (find_class(net, name.strip()),), weight, linear=True, centered=True)
+    index = find_class(net, name.strip())
+    concept = class_concepts(net).get(net.classes[index]) if net.classes else None
+    if concept:
+        return Target(concept.layer, weight=weight, concept=concept)
+    return Target(net.resolve("logits"), (index,), weight, linear=True, centered=True)
 
 
 def find_class(net, name):

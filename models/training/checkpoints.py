@@ -43,6 +43,15 @@ def read_state(path):
     return json.loads(entries(path, [STATE])[STATE].tobytes().decode())
 
 
+def read_settings(path):
+    """Return the settings in the checkpoint that the first process has, in all processes. UserError without one."""
+    group = mx.distributed.init()
+    text = json.dumps(read_state(path)["settings"]).encode() if group.rank() == 0 else b""
+    size = mx.distributed.all_sum(mx.array([len(text)]), group=group).item()
+    everyone = mx.array(np.frombuffer(text.ljust(size, b"\0"), np.uint8).astype(np.int32))
+    return json.loads(bytes(mx.distributed.all_sum(everyone, group=group).tolist()))
+
+
 def restore(path, net, optimizers):
     """Load a checkpoint into a network and optimizers made by the same options. UserError where they differ."""
     own = arrays_of(net, optimizers)

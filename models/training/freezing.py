@@ -4,6 +4,7 @@ A parameter is meant by its path in the network (`inception4c.branch2.0.conv.wei
 parameters' paths go on from: `features.2` holds `features.2.weight`, and nothing of `features.24`.
 """
 
+import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from dataset.cli import UsageError, suggest
@@ -58,10 +59,14 @@ def freeze(net, learned):
     return frozen
 
 
-def training_mode(net, frozen):
-    """Switch on dropout, and batch norm by its batch; frozen modules use, and keep, their running statistics."""
+def training_mode(net, frozen, batch_norm="batch"):
+    """Switch on dropout and, with batch_norm="batch", batch norm by the statistics of each batch.
+
+    Frozen modules use, and keep, their running statistics; with batch_norm="running" all do.
+    """
     net.train()
-    for module in frozen:
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm)] if batch_norm == "running" else []
+    for module in [*frozen, *norms]:
         module.eval()
 
 

@@ -13,28 +13,31 @@ from .freezing import is_below
 from .step import frozen_features
 
 
-def make_loader(run, folder, augmentation=None):
-    """Return a loader of batches of a folder: of images, or with --cache of their frozen features."""
-    args, group = run.args, run.group
-    share = {"seed": args.seed, "rank": group.rank(), "world_size": group.size()}
+def make_loader(run, folder, augmentation=None, size=None, cached=None, shared=True):
+    """Return a loader of batches of a folder: of images, or of their frozen features if `cached` (None: as --cache).
+
+    size: of the images, pixels (None: as --image-size). shared: among the processes, each of which gets its part.
+    """
+    args, group, size = run.args, run.group, size or run.args.image_size
+    share = {"seed": args.seed, "rank": group.rank(), "world_size": group.size()} if shared else {}
     batch = args.batch_size // group.size()
-    if not args.cache:
+    if not (args.cache if cached is None else cached):
         report = log if run.first else lambda line: None
-        return Loader(folder, batch, args.image_size, augmentation, workers=args.workers, report=report, **share)
+        return Loader(folder, batch, size, augmentation, workers=args.workers, report=report, **share)
     views = 2 if augmentation and augmentation.flip else 1
     features = compute_features(
         folder,
         lambda images: np.array(frozen_features(run.net, images, run.split)),
-        args.image_size,
+        size,
         views,
-        cache_file(run, folder, views),
+        cache_file(run, folder, size, views),
         workers=args.workers,
         quiet=args.quiet or not run.first,
     )
     return FeatureLoader(folder, features, batch, augmentation, **share)
 
 
-def cache_file(run, folder, views):
+def cache_file(run, folder, size, views):
     """Return the file that the frozen features of a folder are kept in: its name tells what they depend on."""
     net = run.net
     arrays = {path: np.array(array) for path, array in tree_flatten(net.parameters())}
@@ -43,6 +46,6 @@ def cache_file(run, folder, views):
     frozen = [path for path in arrays if any(is_below(path, layer) for layer in before)]
     arrays = {path: arrays[path] for path in frozen if path not in learned}
     meta = [getattr(net.metadata, key) for key in ("model", "mean", "std", "channel_order")]
-    name = fingerprint(folder, arrays, run.split, run.args.image_size, views, meta)
+    name = fingerprint(folder, arrays, run.split, size, views, meta)
     own = "" if run.first else f"-{run.group.rank()}"  # processes on one machine would write the same file
     return Path("runs/.cache") / f"{name}{own}.npy"

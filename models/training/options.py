@@ -1,6 +1,7 @@
 """The command line of train_dream.py."""
 
 import argparse
+import re
 from pathlib import Path
 
 import models
@@ -9,11 +10,24 @@ from dataset import Augmentation
 from dataset.cli import Parser, UsageError, npz_path, number, whole_number
 from dataset.features import flips_only
 
-RATES = {"sgd": 0.005, "adam": 0.0003, "adamw": 0.0003}
+from .checkpoints import read_settings
+
+# Gentle on what the base knows, so that it still knows what things look like: see README.md, "Training"
+DEFAULTS = {"optimizer": "adamw", "epochs": 8, "balance": True, "retain": 1.0, "batch_norm": "running"}
+AUGMENT = {"crop": 0.4, "flip": 0.5, "colour": 0.1}
+SCRATCH_DEFAULTS = {"optimizer": "sgd", "epochs": 10, "balance": False, "retain": 0.0, "batch_norm": "batch"}
+SCRATCH_AUGMENT = AUGMENT | {"crop": 0.25}
+CACHE_AUGMENT = {"flip": 0.5}
+RATES = {"sgd": 0.005, "adam": 0.0003, "adamw": 0.0002}
 SCRATCH_RATE = 10  # times these, from scratch
-HEAD_RATE = 5  # times the rate: new parameters have further to go
-AUGMENT = {"crop": 0.25, "flip": 0.5, "colour": 0.1}
-AUGMENT_CACHED = {"flip": 0.5}
+HEAD_RATES = {"sgd": 5, "adam": 5, "adamw": 15}  # times the rate: new parameters have further to go
+FORMER = {"retain": 0.0, "batch_norm": "batch"}  # of runs begun before there were these options
+IMAGE_SIZE = 160  # pixels, as the backgrounds were measured
+# What decides about the weights of a run, beside the images and the network
+SETTINGS = (
+    *("epochs", "batch_size", "optimizer", "lr", "head_lr", "momentum", "weight_decay", "schedule", "warmup", "clip"),
+    *("label_smoothing", "balance", "seed", "image_size", "val", "cache", "freeze_to", "train", "retain", "batch_norm"),
+)
 FOR_EVAL = ("folder", "eval", "weights", "base", "batch_size", "seed", "image_size", "val", "workers", "quiet")
 
 
@@ -26,7 +40,11 @@ def parse_arguments(arguments=None):
             if name not in FOR_EVAL and value != parser.get_default(name):
                 raise UsageError(f"--eval trains nothing: leave out --{name.replace('_', '-')}")
     else:
-        parser.set_defaults(**dependent_defaults(args))
+        if args.from_scratch:
+            parser.set_defaults(**SCRATCH_DEFAULTS)
+        parser.set_defaults(**dependent_defaults(parser.parse_args(arguments)))
+        if args.resume:
+            parser.set_defaults(**settings_to_resume(parser.parse_args(arguments)))
         args = parser.parse_args(arguments)
     check_combinations(args)
     args.name = run_name(args.weights if args.eval else args.output)
@@ -45,13 +63,14 @@ def build_parser():
         metavar="NAME_mlx.npz",
         help="weights file to write (default: models/weights/FOLDER_mlx.npz); its name also names runs/NAME/",
     )
-    add("--resume", action="store_true", help="go on with an interrupted run; same options otherwise")
+    add("--resume", action="store_true", help="go on with an interrupted run, by its options")
     add("--eval", action="store_true", help="train nothing: how good are --weights on FOLDER?")
     add("--quiet", action="store_true", help="no progress bars")
     add_network(parser.add_argument_group("network").add_argument)
     add_learning(parser.add_argument_group("learning").add_argument)
     add_pictures(parser.add_argument_group("pictures").add_argument)
     add_preview(parser.add_argument_group("preview").add_argument)
+    parser.set_defaults(**DEFAULTS)
     return parser
 
 
@@ -85,20 +104,21 @@ def add_network(add):
 
 
 def add_learning(add):
-    add("--epochs", type=whole_number(1), default=10, metavar="N", help="times through the pictures")
+    add("--epochs", type=whole_number(1), metavar="N", help="times through the pictures")
     add("--batch-size", type=whole_number(1), default=32, metavar="N", help="pictures a step")
-    add("--optimizer", choices=RATES, default="sgd", help="sgd, adam or adamw")
+    add("--optimizer", choices=RATES, help="sgd, adam or adamw")
     add(
         "--lr",
         type=number(above=0),
         metavar="X",
-        help="learning rate (default: 0.005 for sgd, 0.0003 for adam and adamw; 10 times that from scratch)",
+        help="learning rate (default: 0.005 for sgd, 0.0003 for adam, 0.0002 for adamw; 10 times that from scratch)",
     )
     add(
         "--head-lr",
         type=number(above=0),
         metavar="X",
-        help="learning rate of what the base did not have, the classifier above all (default: 5 times --lr)",
+        help="learning rate of what the base did not have, the classifier above all (default: 15 times --lr for "
+        "adamw, else 5 times)",
     )
     add("--momentum", type=number(least=0, below=1), default=0.9, metavar="X", help="of sgd")
     add("--weight-decay", type=number(least=0), default=0.0001, metavar="X", help="pull towards 0")
@@ -117,16 +137,34 @@ def add_learning(add):
         metavar="X",
         help="0..1, the share of the target that goes to all classes alike",
     )
-    add("--balance", action="store_true", help="rare classes count as much as common ones")
+    add("--balance", action=argparse.BooleanOptionalAction, help="rare classes count as much as common ones")
+    add(
+        "--retain",
+        type=number(least=0),
+        metavar="X",
+        help="how much it counts that the features stay those of the base (learning without forgetting), so that it "
+        "still knows what things look like; 0: plain fine-tuning, which stores no concepts without --background",
+    )
+    add(
+        "--batch-norm",
+        choices=("running", "batch"),
+        help="running: by the base's statistics, which stay; batch: by those of each batch, and learn them",
+    )
     add("--seed", type=whole_number(0), metavar="N", help="of everything random (default: 0)")
 
 
 def add_pictures(add):
     add(
+        "--background",
+        metavar="FOLDER",
+        help="ordinary photographs, for weights without a background of their own (see dream.py --concept); they are "
+        "also learnt as one more class, 'background'",
+    )
+    add(
         "--image-size",
         type=whole_number(32),
         metavar="N",
-        help="side of the squares that the network sees, pixels (default: 224)",
+        help="side of the squares that the network sees, pixels (default: 160)",
     )
     add(
         "--val",
@@ -140,7 +178,7 @@ def add_pictures(add):
         type=augment_option,
         metavar="NAME=X",
         help="crop: least share of the picture's area; flip: probability; rotation: degrees; colour: 0..1; or none "
-        "(default: crop=0.25 flip=0.5 colour=0.1; with --cache flip=0.5)",
+        "(default: crop=0.4 flip=0.5 colour=0.1; with --cache flip=0.5)",
     )
     add(
         "--cache",
@@ -156,7 +194,7 @@ def add_pictures(add):
 
 
 def add_preview(add):
-    add("--preview", type=Path, metavar="PICTURE", help="dream on it after every epoch")
+    add("--preview", type=Path, metavar="PICTURE", help="dream on it after every epoch, of the first classes")
     add(
         "--preview-class",
         nargs="+",
@@ -169,7 +207,7 @@ def add_preview(add):
         "--preview-layers",
         nargs="+",
         metavar="TARGET",
-        help="or enhance these, as dream.py --layers (default: the layer that dream.py takes)",
+        help="or enhance these, as dream.py --layers",
     )
 
 
@@ -193,14 +231,26 @@ def augment_option(text):
 def dependent_defaults(args):
     """Return the defaults that depend on other options; --eval takes those that were used in training."""
     rate = args.lr or RATES[args.optimizer] * (SCRATCH_RATE if args.from_scratch else 1)
-    augment = [AUGMENT_CACHED if args.cache else AUGMENT]
-    defaults = {"seed": 0, "image_size": 224, "val": 0.1, "lr": rate, "head_lr": HEAD_RATE * rate, "augment": augment}
+    augment = CACHE_AUGMENT if args.cache else SCRATCH_AUGMENT if args.from_scratch else AUGMENT
+    defaults = {"seed": 0, "image_size": IMAGE_SIZE, "val": 0.1, "augment": [augment]}
+    defaults |= {"lr": rate, "head_lr": HEAD_RATES[args.optimizer] * rate}
     if not args.output:
         name = run_name(Path(args.folder).absolute())
         if name in models.REGISTRY:  # it would take the place of the published weights
             raise UsageError(f"name the weights file with -o: {name}_mlx.npz is that of a published network")
         defaults["output"] = models.WEIGHTS / f"{name}_mlx.npz"
     return defaults
+
+
+def settings_to_resume(args):
+    """Return the options of the run that --resume goes on with. Raises UserError where there is none."""
+    settings = {**FORMER, **read_settings(Path("runs") / run_name(args.output) / "checkpoint.npz")}
+    scale, flip, rotation, color = (
+        float(re.search(rf"{name}=\(?([0-9.]+)", settings["augmentation"])[1])
+        for name in ("scale", "flip", "rotation", "colour")
+    )
+    settings["augment"] = [{"crop": scale, "flip": flip, "rotation": rotation, "colour": color}]
+    return {name: settings[name] for name in (*SETTINGS, "augment") if name in settings}
 
 
 def run_name(path):
@@ -219,6 +269,8 @@ def check_combinations(args):
         raise UsageError("--from-scratch trains the whole network: leave out --weights, --train and --freeze-to")
     if args.train and args.freeze_to:
         raise UsageError("--train and --freeze-to exclude each other")
+    if args.from_scratch and args.retain:
+        raise UsageError("--from-scratch has nothing to retain: leave out --retain")
     if args.preview_class and args.preview_layers:
         raise UsageError("--preview-class and --preview-layers exclude each other")
     if (args.preview_class or args.preview_layers) and not args.preview:

@@ -15,6 +15,7 @@ from dataset.files import atomic_write
 
 from ..network import Network
 from . import checkpoints
+from .options import FORMER, SETTINGS
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Run:
 
     args: argparse.Namespace
     net: Network
+    base: Network | None  # that it started from; None from scratch
     frozen: list  # modules
     split: str | None  # the layer that the frozen part ends with
     optimizers: list  # (optimizer, learning rate, parameter paths)
@@ -55,6 +57,7 @@ class Run:
     settings: dict  # the options that decide about the weights: --resume must have the same
     untrained: bool  # at the start the classifier is one of random weights
     state: State = field(default_factory=State)
+    concepts: object = None  # ConceptExport, where there is a background to make concepts against
 
     @property
     def first(self):
@@ -96,7 +99,7 @@ def check_same(folder, stored, settings, classes):
             f"--resume: the run was begun with {len(then)} classes, now there are {len(classes)} ({words})"
         )
     for key, value in settings.items():
-        before = stored["settings"].get(key)
+        before = {**FORMER, **stored["settings"]}.get(key)
         if before == value:
             continue
         if key == "pictures":  # a checksum, which would tell nobody anything
@@ -106,13 +109,12 @@ def check_same(folder, stored, settings, classes):
 
 def settings_of(args, net, train_set):
     """Return what decides about the weights of a run."""
-    names = ("epochs", "batch_size", "optimizer", "lr", "head_lr", "momentum", "weight_decay", "schedule", "warmup")
-    names += ("clip", "label_smoothing", "balance", "seed", "image_size", "val", "cache", "freeze_to", "train")
-    settings = {name: getattr(args, name) for name in names}
+    settings = {name: getattr(args, name) for name in SETTINGS}
     settings |= {"model": net.metadata.model, "aux": net.metadata.aux, "base": net.metadata.source_sha256}
     images = "".join(f"{path} {label}" for path, label in zip(train_set.paths, train_set.labels, strict=True))
-    settings |= {"augmentation": repr(args.augmentation), "pictures": zlib.crc32(os.fsencode(images))}
-    return settings
+    a = args.augmentation  # in the words that checkpoints have always had
+    text = f"Augmentation(scale={a.scale}, ratio={a.ratio}, flip={a.flip}, rotation={a.rotation}, colour={a.colour})"
+    return settings | {"augmentation": text, "pictures": zlib.crc32(os.fsencode(images))}
 
 
 def save(run):

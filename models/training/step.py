@@ -13,6 +13,8 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ..kernels.arrays import on_cpu
+from ..network import layers_after
+from ..registry import entry
 
 AUX_WEIGHT = 0.3  # of each auxiliary classifier's loss: Szegedy et al., Going Deeper with Convolutions, 2014, section 5
 PIECE = 4  # images at a time in the frozen part on a CPU: their activations stay in its cache
@@ -68,35 +70,64 @@ def class_weights(counts, balance):
     return mx.array(counts.sum() / (len(counts) * counts) if balance else np.ones(len(counts)), mx.float32)
 
 
-def loss_function(net, split, smoothing, class_weight):
-    """Return a function ({path: parameter}, features, labels) -> (loss, (the classifier's own, its logits)).
+def loss_function(net, split, smoothing, class_weight, retain=0.0):
+    """Return a function ({path: parameter}, features, labels, base features) -> (loss, (the classifier's own, its
+    logits)).
 
-    The loss is the cross-entropy of the classifier and, with AUX_WEIGHT each, of the auxiliary ones.
+    The loss is the cross-entropy of the classifier and, with AUX_WEIGHT each, of the auxiliary ones; and, times
+    `retain`, for each of the base's features {layer: f0} the mean over the batch of |f - f0|^2 / |f0|^2 (Li and Hoiem,
+    Learning without Forgetting, 2016, of features instead of logits).
     """
 
     def cross_entropy(logits, labels):
         losses = nn.losses.cross_entropy(logits, labels, label_smoothing=smoothing)
         return (losses * class_weight[labels]).mean()
 
-    def loss(parameters, x, labels):
+    def loss(parameters, x, labels, base):
         net.update(tree_unflatten(list(parameters.items())))
-        auxiliary = 0
+        others = 0
         for name, activation in net.stages(x, after=split):
             if name in net.auxiliary:
-                auxiliary = auxiliary + AUX_WEIGHT * cross_entropy(activation, labels)
+                others = others + AUX_WEIGHT * cross_entropy(activation, labels)
+            if name in base:
+                others = others + retain * relative_change(activation, base[name])
         main = cross_entropy(activation, labels)
-        return main + auxiliary, (main, activation)
+        return main + others, (main, activation)
 
     return loss
 
 
-def training_step(net, split, optimizers, group, class_weight, smoothing=0.0, clip=math.inf, decay=0.0):
+def relative_change(features, before):
+    """Return the mean over images of |features - before|^2 / |before|^2, both N x ... x C."""
+    axes = tuple(range(1, before.ndim))
+    change = features - before
+    return ((change * change).sum(axis=axes) / mx.maximum((before * before).sum(axis=axes), 1e-6)).mean()
+
+
+def retained_features(base, x, split):
+    """Return {layer: activation} of the base's concept layers behind `split`, for the input of what learns."""
+    wanted = [base.resolve(name) for name in entry(base.metadata.model).concept_layers]
+    wanted = [name for name in wanted if name in layers_after(base.layers, split)]
+    found = {}
+    for name, activation in base.stages(x, after=split) if wanted else ():
+        if name in wanted:
+            found[name] = activation
+            if len(found) == len(wanted):
+                break
+    return found
+
+
+def training_step(
+    net, split, optimizers, group, class_weight, smoothing=0.0, clip=math.inf, decay=0.0, base=None, retain=0.0
+):
     """Return a function (features, labels) -> (the classifier's loss, correct), which moves the weights by one step.
+
+    base: the network that was started from, of whose features so much is to be kept as `retain` says.
 
     Gradients are averaged over the processes of `group` and clipped to an L2 norm of `clip`; then `decay` times the
     weights is added.
     """
-    loss = loss_function(net, split, smoothing, class_weight)
+    loss = loss_function(net, split, smoothing, class_weight, retain)
     changing = {path for path, _ in tree_flatten(net.trainable_parameters())}  # and the running statistics beside them
     changing |= {f"{path.rpartition('.')[0]}.running_{name}" for path in changing for name in ("mean", "var")}
 
@@ -106,7 +137,8 @@ def training_step(net, split, optimizers, group, class_weight, smoothing=0.0, cl
     def step(x, labels):
         net.update(tree_unflatten(list(state[0].items())))
         parameters = dict(tree_flatten(net.trainable_parameters()))
-        (_, (main, logits)), gradients = mx.value_and_grad(loss)(parameters, x, labels)
+        before = retained_features(base, x, split) if retain else {}
+        (_, (main, logits)), gradients = mx.value_and_grad(loss)(parameters, x, labels, before)
         gradients = dict(tree_flatten(nn.average_gradients(gradients, group)))
         gradients, _ = optim.clip_grad_norm(gradients, clip)
         if decay:

@@ -15,6 +15,7 @@ def test_sheets_have_pages():
 def test_charts():
     lines = {"training": [2.0, 1.0, None], "held out": [2.5, 2.0, 1e30]}
     assert plots.curves([("loss", lines), ("flat", {"": [3.0] * 3})], [1, 2, 3], "epoch").shape == (300, 880, 3)
+    assert plots.curves([("a rate that stays", {"": [0.0002] * 3})], [1, 2, 3], "epoch").shape == (300, 440, 3)
     picture = plots.confusion(np.array([[3, 1], [0, 4]]), ["ants", "a very long name of a class indeed"])
     assert picture.min() < 60 and (picture[:, -20:] == 255).all()
     black = np.zeros((20, 30, 3))

@@ -49,7 +49,7 @@ def test_gradients_and_steps_are_those_of_pytorch():
     parameters = dict(tree_flatten(net.trainable_parameters()))
     statistics = {path: array for path, array in tree_flatten(net.parameters()) if "running" in path}
     loss = step.loss_function(net, split, TRAINING.smoothing, ones)
-    (value, _), gradients = mx.value_and_grad(loss)(parameters, x, labels)
+    (value, _), gradients = mx.value_and_grad(loss)(parameters, x, labels, {})
     found = {"loss": value[None]} | {f"gradient {path}": gradient for path, gradient in gradients.items()}
     net.update(tree_unflatten([*parameters.items(), *statistics.items()]))  # as before
     train = step.training_step(
@@ -76,3 +76,30 @@ def seeded_weights(net):
     torchs = {path: (s[0], s[3], s[1], s[2]) if len(s) == 4 else s for path, s in shapes.items()}
     drawn = weights(torchs, Case(None, ()))
     return {path: array.transpose(0, 2, 3, 1) if array.ndim == 4 else array for path, array in drawn.items()}
+
+
+def test_learning_without_forgetting():
+    """What the loss adds is the relative change of the features, an image at a time, of the layers that learn."""
+    base, net = (new_network("googlenet", 3, seed=seed) for seed in (0, 1))
+    images, labels = mx.array(picture(2, 32, 32)), mx.array([0, 2])
+    x = step.frozen_features(base, images, "inception4d")
+    before = step.retained_features(base, x, "inception4d")
+    assert list(before) == ["inception4e", "inception5a", "inception5b"]
+    assert list(step.retained_features(base, mx.zeros((2, 1024)), "avgpool")) == []
+    losses = []
+    for retain in (0.0, 0.5):
+        loss = step.loss_function(net, "inception4d", 0.0, mx.ones(3), retain)
+        losses.append(loss(dict(tree_flatten(net.trainable_parameters())), x, labels, before)[0].item())
+    now = dict(net.stages(x, after="inception4d"))
+    added = 0
+    for name, f0 in before.items():
+        f, f0 = (np.array(a).reshape(2, -1).astype(np.float64) for a in (now[name], f0))
+        added += (((f - f0) ** 2).sum(axis=1) / (f0**2).sum(axis=1)).mean()
+    assert losses[1] - losses[0] == pytest.approx(0.5 * added, rel=1e-4)
+
+
+def test_batch_norm_on_running_statistics():
+    """It is that of the base, in training as in evaluation."""
+    net = new_network("resnet50", 3)
+    freezing.training_mode(net, [], "running")
+    assert net.training and not net.bn1.training and not net.layer3[0].bn2.training and net.conv1.training
