@@ -3,6 +3,8 @@
 import mlx.core as mx
 import numpy as np
 
+from dataset.cli import UsageError
+
 CONCEPT_LINEAR = 0.001  # the share of z itself in a concept's objective
 
 
@@ -19,6 +21,8 @@ def objective_function(net, targets, features=None):
     A mean, so that weights of layers of different sizes compare; the steps' length does not depend on it.
     """
     names = [target.layer for target in targets]
+    if features and any(target.concept for target in targets):
+        raise UsageError("a guide has no part in the dream of a concept, which --class means on weights that store it")
 
     def objective(image):
         activations = net.activations(image[None], names)
