@@ -11,6 +11,7 @@ from models import fingerprint, weights_file
 from models.conversion import downloads, publishing, state_dict
 from models.conversion.caffejs import is_caffejs
 from models.dreaming.concepts import is_concept, read_concept
+from models.npz import is_npz
 
 import numpy as np
 
@@ -46,7 +47,8 @@ def convert(path, output=None, model=None, dtype="float16", changes=None, origin
     metadata.extra.pop("feature_digest", None)  # of the file that is converted, which may be another's
     if dtype in fingerprint.COARSE:
         metadata.extra["feature_digest"] = fingerprint.digest_of_arrays(arrays, metadata.model)
-    weights_file.write(output, arrays, metadata, dtype)
+    extras = weights_file.read_extras(path) if is_npz(path) else {}  # concepts and backgrounds of a trained network
+    weights_file.write(output, arrays, metadata, dtype, extras)
     return output, metadata, arrays
 
 

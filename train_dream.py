@@ -273,7 +273,7 @@ def finish_epoch(run, scores):
     best = run.state.best == row["epoch"]
     concepts, backgrounds = stored_concepts(run, best or args.preview)
     if best:
-        export(run, row, extras_of(concepts, backgrounds) if concepts else None)
+        export(run, row, extras_of(concepts, backgrounds, run.net.classes) if concepts else None)
         if scores:
             write_image(args.run / "confusion.png", plots.confusion(scores.confusion, run.net.classes))
     preview(run, concepts)

@@ -28,6 +28,7 @@ from conftest import ROOT
 from mlx.utils import tree_flatten
 from seeded import draw
 
+import convert
 import train_dream
 from dataset import plots
 from dataset.cli import UsageError, UserError
@@ -108,7 +109,7 @@ def test_weights_file(capsys):
 
     image = read_image("photo.png")
     dreams = [deepdream(net, image, layers=["inception5b"], octaves=1, steps=2) for net in (base, ours)]
-    assert np.abs(dreams[0] - dreams[1]).mean() > 0.5
+    assert np.abs(dreams[0] - dreams[1]).mean() > 0.05
 
     run = Path("runs/slugs")
     log = (run / "log.csv").read_text().splitlines()
@@ -158,6 +159,16 @@ def test_class_means_the_concept_that_is_stored():
         for target in ({"classes": 1}, {"concepts": "set/down"}, {"layers": "fc:1"})
     )
     assert np.abs(one - two).mean() < 1 < np.abs(one - logit).mean()
+    with pytest.raises(UsageError, match="a guide has no part"):
+        deepdream(net, photo, classes=1, guide=photo)
+
+    convert.convert("out.npz", "small.npz", dtype="int8", changes={"classes": ["left", "right"]})
+    (again,) = parse_targets(models.load(weights="small.npz"), classes="right")
+    assert np.array_equal(again.concept.direction, target.concept.direction)
+    arrays, metadata = weights_file.read("out.npz")
+    weights_file.write("bad.npz", arrays, metadata, extras={"concepts": np.frombuffer(b"[3, {}]", np.uint8)})
+    with pytest.raises(UserError, match="bad.npz: the concepts in it cannot be read"):
+        parse_targets(models.load(weights="bad.npz"), classes="down")
 
 
 def test_plain_fine_tuning_stores_no_concepts(capsys):

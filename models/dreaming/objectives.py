@@ -25,6 +25,8 @@ def objective_function(net, targets, features=None, dtype=mx.float32):
     it is made larger by a factor of the activations' size alone, since gradients would vanish otherwise.
     """
     names = [target.layer for target in targets]
+    if features and any(target.concept for target in targets):
+        raise UsageError("a guide has no part in the dream of a concept, which --class means on weights that store it")
 
     def objective(image):
         activations = net.activations(image[None], names, dtype)

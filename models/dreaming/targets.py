@@ -100,7 +100,7 @@ def parse_class(net, text):
     except ValueError:
         raise UsageError(f"class {text!r} is not NAME|INDEX[=WEIGHT], such as {name!r}=0.5") from None
     index = find_class(net, name.strip())
-    concept = class_concepts(net).get(net.classes[index]) if net.classes else None
+    concept = class_concepts(net).get(index)
     if concept:
         return Target(concept.layer, weight=weight, concept=concept)
     return Target(net.resolve("logits"), (index,), weight, linear=True, centered=True)

@@ -115,11 +115,11 @@ class ConceptExport:
         return {layer: np.concatenate(parts) for layer, parts in rows.items()}, np.concatenate(labels)
 
 
-def extras_of(concepts, backgrounds):
-    """Return the extra entries of a weights file for concepts and backgrounds."""
+def extras_of(concepts, backgrounds, classes):
+    """Return the extra entries of a weights file for {class: Concept} and {layer: Background}."""
     arrays = {
         f"background.{layer}.{part}": getattr(background, part)
         for layer, background in backgrounds.items()
         for part in PARTS
     }
-    return pack_concepts(concepts) | arrays
+    return pack_concepts(concepts, classes) | arrays

@@ -16,13 +16,14 @@ from .step import frozen_features
 def make_loader(run, folder, augmentation=None, size=None, cached=None, shared=True):
     """Return a loader of batches of a folder: of images, or of their frozen features if `cached` (None: as --cache).
 
-    size: of the images, pixels (None: as --image-size). shared: among the processes, each of which gets its part.
+    size: of the images, pixels (None: as --image-size). shared: among the processes, each of which gets its part, as
+    images to train on are: only those are told where they cannot be read.
     """
     args, group, size = run.args, run.group, size or run.args.image_size
     share = {"seed": args.seed, "rank": group.rank(), "world_size": group.size()} if shared else {}
     batch = args.batch_size // group.size()
+    report = log if run.first and shared else lambda line: None
     if not (args.cache if cached is None else cached):
-        report = log if run.first else lambda line: None
         return Loader(folder, batch, size, augmentation, workers=args.workers, report=report, **share)
     views = 2 if augmentation and augmentation.flip else 1
     features = compute_features(
@@ -33,6 +34,7 @@ def make_loader(run, folder, augmentation=None, size=None, cached=None, shared=T
         cache_file(run, folder, size, views),
         workers=args.workers,
         quiet=args.quiet or not run.first,
+        report=report,
     )
     return FeatureLoader(folder, features, batch, augmentation, **share)
 
