@@ -13,7 +13,7 @@ from dataset.cli import UsageError
 
 def named(*classes):
     """As much of a network as a class needs."""
-    return SimpleNamespace(num_classes=len(classes), classes=list(classes), resolve=lambda name: "fc")
+    return SimpleNamespace(path=None, num_classes=len(classes), classes=list(classes), resolve=lambda name: "fc")
 
 
 def meant(net, *texts):
@@ -101,7 +101,7 @@ def test_names_with_an_equals_sign():
 
 
 def test_numbers_without_names():
-    net = SimpleNamespace(num_classes=7, classes=None, resolve=lambda name: "fc")
+    net = SimpleNamespace(path=None, num_classes=7, classes=None, resolve=lambda name: "fc")
     assert meant(net, "6", "#5", "4=0.5") == [6, 5, 4]
     with pytest.raises(UsageError, match="do not name their classes"):
         meant(net, "tabby")
