@@ -7,7 +7,6 @@ Every finished frame is kept in <out>.frames/ until the video is written: the sa
 """
 
 import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -36,7 +35,7 @@ from dataset.container import VideoError
 from dataset.drift import high_pass, match_statistics, restore_detail, statistics
 from dataset.files import check_place, same_file, sha256, shorten
 from dataset.flow import is_scene_cut, need_opencv, warp
-from dataset.frames import finished_frames, frame_path, keep_frame, remove, resume_frames
+from dataset.frames import check_state, discard, finished_frames, frame_path, keep_frame, remove, resume_frames
 from dataset.images import check_writable, read_image, resize_to, to_uint8, write_image
 from dataset.video import constant_rate, is_video, read_frames, read_video, without_sound
 from dataset.video_writer import FORMATS, has_sound, keeps_pixel_shape, video_writer
@@ -324,6 +323,7 @@ def main(arguments=None):
 
     folder = args.output.with_name(shorten(args.output.name, ".frames"))
     with resume_frames(folder, resume_key(args, net, targets), args.restart, plain(defaults)) as (finished, state):
+        check_state(folder, finished, state, image.shape[:2])
         # the tiles, too, are those of the first frame, however much memory is free when this is resumed
         state.setdefault("tile", args.tile or tile_size(net))
         options["tile"] = int(state["tile"])
@@ -340,7 +340,7 @@ def main(arguments=None):
         except (OSError, VideoError) as error:
             reason = getattr(error, "reason", None) or error.strerror or error
             raise UserError(f"{reason}: finished frames are kept in {folder}; the same command continues") from None
-        shutil.rmtree(folder)
+        discard(folder)
     print(args.output)
 
 

@@ -122,7 +122,7 @@ class ScanCache:
             self.append({"removed": removed})
         for folder, _, files in os.walk(self.output, topdown=False):
             for name in files:
-                if name.startswith(".") and name.endswith(".jpg"):  # atomic_write's, of a process that was killed
+                if name.startswith(".part-"):  # atomic_write's, of a process that was killed
                     os.unlink(os.path.join(folder, name))
             if Path(folder) != self.output and not os.listdir(folder):
                 os.rmdir(folder)

@@ -20,9 +20,9 @@ import numpy as np
 
 from dataset.cli import UserError
 from dataset.files import atomic_write
+from dataset.npz import from_bfloat16, npy_entries, to_bfloat16
 
 from .conversion.identification import identify
-from .npz import from_bfloat16, npy_entries, to_bfloat16
 from .registry import REGISTRY
 
 FORMAT = 2  # the newest

@@ -4,8 +4,7 @@ The entry `__state__` is UTF-8 JSON; the others are float32 arrays, `net PATH` a
 """
 
 import json
-import zipfile
-from pathlib import Path
+import os
 
 import mlx.core as mx
 import numpy as np
@@ -13,6 +12,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from dataset.cli import UserError
 from dataset.files import atomic_write
+from dataset.npz import npy_entries
 
 STATE = "__state__"
 
@@ -85,11 +85,10 @@ def broadcast(net, optimizers, group):
 
 
 def entries(path, names):
-    path = Path(path)
+    if not os.path.exists(path):
+        raise UserError(f"{path}: no such file: there is no run to resume")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file: there is no run to resume") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        found = dict(npy_entries(path, set(names).__contains__))
+        return {name: found[name] for name in names}
+    except (UserError, KeyError):
         raise UserError(f"{path}: not a checkpoint of this run, or damaged") from None
