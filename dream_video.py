@@ -29,7 +29,7 @@ from models.dreaming.tiles import tile_size
 
 import numpy as np
 
-from dataset.camera import Step, close_loop, overlap, plan_zoom, read_schedule, transform_view
+from dataset.camera import LARGEST, ZOOMS, Step, close_loop, overlap, plan_zoom, read_schedule, transform_view
 from dataset.cli import Parser, UsageError, UserError, log, number, progress, run, whole_number
 from dataset.container import VideoError
 from dataset.drift import high_pass, match_statistics, restore_detail, statistics
@@ -197,7 +197,8 @@ def seconds(text):
 
 
 percentage = ranged(int, 0, 100, "whole number from 0 to 100")
-finite = ranged(float, -1e9, 1e9, "number")
+finite = ranged(float, -LARGEST, LARGEST, "number")
+zoom_scale = ranged(float, *ZOOMS, "number from {:g} to {:g}".format(*ZOOMS))
 frame_rate = ranged(Fraction, Fraction(1, 1000), 1000, "frame rate")
 moment = ranged(seconds, 0, 1e9, "time")
 
@@ -240,7 +241,7 @@ def add_zoom_options(parser):
     add("--frames", type=whole_number(1), default=120, metavar="N", help="length of the film")
     add("--fps", type=frame_rate, default="24", metavar="X", help="frames/s, such as 24 or 30000/1001")
     scale = "scale from one frame to the next; below 1 it zooms out"
-    add("--zoom", type=number(above=0), default=1.05, metavar="X", help=scale)
+    add("--zoom", type=zoom_scale, default=1.05, metavar="X", help=scale)
     add("--rotate", type=finite, default=0.0, metavar="DEG", help="degrees a frame, counter-clockwise")
     pan = "pixels that the view moves right and down, a frame"
     add("--pan", type=finite, nargs=2, default=(0.0, 0.0), metavar=("X", "Y"), help=pan)

@@ -3,6 +3,7 @@
 The entry `__state__` is UTF-8 JSON; the others are float32 arrays, `net PATH` and `optimizer NUMBER PATH NAME`.
 """
 
+import contextlib
 import json
 import os
 
@@ -39,8 +40,19 @@ def write(path, net, optimizers, state):
 
 
 def read_state(path):
-    """Return the state in a checkpoint. UserError where it cannot be read."""
-    return json.loads(entries(path, [STATE])[STATE].tobytes().decode())
+    """Return {"settings", "state", "classes"} of a checkpoint, as write() takes them. UserError where it is not so."""
+    text = entries(path, [STATE])[STATE].tobytes()
+    with contextlib.suppress(ValueError, RecursionError):
+        stored = json.loads(text.decode())
+        if isinstance(stored, dict) and all(isinstance(stored.get(name), dict) for name in ("settings", "state")):
+            classes = stored.get("classes") or []
+            if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+                return stored
+    raise damaged(path)
+
+
+def damaged(path):
+    return UserError(f"{path}: not a checkpoint of this run, or damaged")
 
 
 def read_settings(path):
@@ -91,4 +103,4 @@ def entries(path, names):
         found = dict(npy_entries(path, set(names).__contains__))
         return {name: found[name] for name in names}
     except (UserError, KeyError):
-        raise UserError(f"{path}: not a checkpoint of this run, or damaged") from None
+        raise damaged(path) from None

@@ -1,7 +1,7 @@
 """prove.py kills: a run that is killed (SIGKILL) at any moment, and the next one that ends as if nothing had happened.
 
-Half of the runs are killed at a random time, half at a random operation on files in their folder, before it happens. The
-next run must end with the bytes of an undisturbed one; no other file may stay, and no process.
+Half of the runs are killed at a random time, half before a random operation on files in their folder. The next run must
+end with the bytes of an undisturbed one; no other file may stay, and no process.
 """
 
 import os
