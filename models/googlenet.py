@@ -7,6 +7,9 @@ on it: what differs there is a class attribute here.
 import mlx.core as mx
 import mlx.nn as nn
 
+from .kernels import relu as relu_kernels
+from .kernels.arrays import on_cpu
+from .kernels.inception import Kernel, inception_gpu
 from .kernels.pooling import adaptive_avg_pool
 from .kernels.relu import relu
 from .layers import BasicConv2d, MaxPool2d, flatten_chw
@@ -43,9 +46,19 @@ class Inception(nn.Module):
                 y = layer(y)
                 yield f"{name}.{branch}.{i}", y
             outputs.append(y)
-        output = mx.concatenate(outputs, axis=-1)
+        output = inception_gpu(x, *self.kernels(x.dtype)) if self.as_one() else mx.concatenate(outputs, axis=-1)
         yield name, output
         return output
+
+    def as_one(self):
+        """Return whether a GPU computes the module as one function."""
+        return not (on_cpu() or self.training or relu_kernels.redirected)
+
+    def kernels(self, dtype):
+        """Return the Kernels of inception_gpu()."""
+        heads = (self.branch1, self.branch2[0], self.branch3[0])
+        tails = (self.branch2[1], self.branch3[1], self.branch4[1])
+        return [[Kernel(*block.folded(dtype), block.conv.cached) for block in blocks] for blocks in (heads, tails)]
 
 
 class InceptionAux(nn.Module):

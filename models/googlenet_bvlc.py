@@ -19,6 +19,10 @@ class ConvReLU(nn.Module):
     def __call__(self, x):
         return self.conv.with_relu(x)
 
+    def folded(self, dtype):
+        """Return (weight, bias), as `dtype`."""
+        return self.conv.in_precision(dtype, self.conv.weight, self.conv.bias)
+
 
 class BVLC(GoogLeNet):
     conv = ConvReLU

@@ -55,6 +55,10 @@ class BasicConv2d(nn.Module):
     def __call__(self, x):
         return conv_bn_relu(self.conv, self.bn, x)
 
+    def folded(self, dtype):
+        """Return (weight, bias), as `dtype`, of the convolution that this is with fixed statistics."""
+        return folded(self.conv, self.bn, dtype)
+
 
 def conv_bn(conv, bn, x):
     """Convolve, then normalise; with fixed statistics the two are one convolution."""

@@ -45,7 +45,7 @@ class Network(nn.Module):
     def normalise(self, images):
         """Convert images, N x H x W x 3 RGB 0..255, to what the first layer takes."""
         meta = self.metadata
-        x = (mx.array(images) - mx.array(meta.mean)) * (1 / mx.array(meta.std))
+        x = (mx.array(images) - mx.array(meta.mean)) * mx.array(1 / np.array(meta.std, np.float32))
         return x[..., ::-1] if meta.channel_order == "BGR" else x
 
     def activations(

@@ -7,7 +7,8 @@ def space_to_depth(x, stride):
     """Turn blocks of s x s cells into channels, N x H/s x W/s x (s s C); zeros fill up the last blocks."""
     n, height, width, channels = x.shape
     sh, sw = stride
-    x = mx.pad(x, [(0, 0), (0, -height % sh), (0, -width % sw), (0, 0)])
+    if height % sh or width % sw:
+        x = mx.pad(x, [(0, 0), (0, -height % sh), (0, -width % sw), (0, 0)])
     x = x.reshape(n, x.shape[1] // sh, sh, x.shape[2] // sw, sw, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, x.shape[1], x.shape[3], -1)
 

@@ -15,10 +15,11 @@ from .blocks import depth_to_space, space_to_depth
 
 def conv2d_gpu(x, weight, bias, stride, padding, cached, relu=False):
     """Convolve, add the bias, and with `relu` take max(.., 0); the gradient is an ordinary convolution."""
+    blocks = cached("blocks", lambda w: space_to_depth(w, stride), weight) if in_blocks(weight, stride) else None
 
     @mx.custom_function
-    def convolution(x, weight, bias=None):
-        y = forward(x, weight, stride, padding)
+    def convolution(x, _, bias=None):  # the weights come as other objects, for which cached() would keep nothing
+        y = forward(x, weight, stride, padding, blocks)
         y = y if bias is None else y + bias
         return mx.maximum(y, 0) if relu else y
 
@@ -36,8 +37,12 @@ def conv2d_gpu(x, weight, bias, stride, padding, cached, relu=False):
     return convolution(x, weight) if bias is None else convolution(x, weight, bias)
 
 
-def forward(x, weight, stride, padding):
-    return (conv2d_of_blocks if in_blocks(weight, stride) else mx.conv2d)(x, weight, stride, padding)
+def forward(x, weight, stride, padding, blocks=None):
+    return (
+        conv2d_of_blocks(x, weight, stride, padding, blocks)
+        if in_blocks(weight, stride)
+        else mx.conv2d(x, weight, stride, padding)
+    )
 
 
 def in_blocks(weight, stride):
@@ -67,14 +72,16 @@ def flip(weight):
     return mx.contiguous(weight[:, ::-1, ::-1].transpose(3, 1, 2, 0))
 
 
-def conv2d_of_blocks(x, weight, stride, padding):
-    """Convolve with a stride, as mx.conv2d does, by a convolution of stride 1 on blocks of stride x stride cells."""
-    rows, columns = (
-        (side + 2 * p - k) // s + 1
-        for side, p, k, s in zip(x.shape[1:3], padding, weight.shape[1:3], stride, strict=True)
-    )
-    x = mx.pad(x, [(0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)])
-    y = mx.conv2d(space_to_depth(x, stride), space_to_depth(weight, stride))
+def conv2d_of_blocks(x, weight, stride, padding, blocks=None):
+    """Convolve with a stride, as mx.conv2d does, by a convolution of stride 1 on blocks of stride x stride cells.
+
+    blocks: those of the weight, where they are known.
+    """
+    blocks = space_to_depth(weight, stride) if blocks is None else blocks
+    sides = [side + 2 * p for side, p in zip(x.shape[1:3], padding, strict=True)]
+    rows, columns = ((side - k) // s + 1 for side, k, s in zip(sides, weight.shape[1:3], stride, strict=True))
+    edges = [(p, p + -side % s) for p, side, s in zip(padding, sides, stride, strict=True)]
+    y = mx.conv2d(space_to_depth(mx.pad(x, [(0, 0), *edges, (0, 0)]), stride), blocks)
     return y if y.shape[1:3] == (rows, columns) else y[:, :rows, :columns]
 
 
@@ -85,26 +92,15 @@ def max_pool_gpu(k, s):
     Its gradient goes to the first of equal maxima, as torch's, and is a gather: each cell sums what the windows give
     that it is the maximum of.
     """
-    taps = [(i, j) for i in range(k) for j in range(k)]
     reach = -(-k // s)  # how many windows, along a side, a cell may lie in
-
-    def seen(x, i, j):
-        """Return what lies in cell (i, j) of each window."""
-        rows, columns = ((side - k) // s * s + 1 for side in x.shape[1:3])
-        return x[:, i : i + rows : s, j : j + columns : s]
 
     @mx.custom_function
     def maximum(x):
-        return functools.reduce(mx.maximum, [seen(x, i, j) for i, j in taps])
+        return in_pairs(mx.maximum, cells_of_windows(x, k, s))
 
     @maximum.vjp
     def maximum_vjp(x, dy, y):
-        none = mx.array(k * k, mx.uint8)
-        places = [mx.where(seen(x, i, j) == y, mx.array(i * k + j, mx.uint8), none) for i, j in taps]
-        while len(places) > 1:  # in pairs: a chain of nine would be too deep to become one kernel
-            pairs = zip(places[::2], places[1::2], strict=False)
-            places = [mx.minimum(a, b) for a, b in pairs] + places[len(places) // 2 * 2 :]
-        return gather(x, dy, places[0])
+        return gather(x, dy, first_maximum(cells_of_windows(x, k, s), y))
 
     def gather(x, dy, place):
         n, height, width, channels = x.shape
@@ -119,7 +115,7 @@ def max_pool_gpu(k, s):
                 top, start = reach - 1 - up, reach - 1 - left
                 window = (slice(None), slice(top, top + rows), None, slice(start, start + columns), None)
                 shares.append(mx.where(place[window] == tap_numbers(k, s, up, left), dy[window], 0))
-        dx = functools.reduce(mx.add, shares).reshape(n, rows * s, columns * s, channels)
+        dx = in_pairs(mx.add, shares).reshape(n, rows * s, columns * s, channels)
         return dx[:, :height, :width]
 
     return maximum
@@ -132,3 +128,24 @@ def tap_numbers(k, s, up, left):
     cells = [(a + s * up, b + s * left) for a in range(s) for b in range(s)]
     numbers = [i * k + j if max(i, j) < k else 255 for i, j in cells]
     return mx.array(numbers, mx.uint8).reshape(s, 1, s, 1) if s > 1 else mx.array(numbers[0], mx.uint8)
+
+
+def cells_of_windows(x, k, s):
+    """Return for each cell of a window of k x k cells, row by row, what lies in it in all windows, s apart."""
+    rows, columns = ((side - k) // s * s + 1 for side in x.shape[1:3])
+    return [x[:, i : i + rows : s, j : j + columns : s] for i in range(k) for j in range(k)]
+
+
+def first_maximum(cells, maximum):
+    """Return the number of the first of the arrays `cells` that has the maximum of all, as uint8."""
+    none = mx.array(len(cells), mx.uint8)
+    places = [mx.where(cell == maximum, mx.array(i, mx.uint8), none) for i, cell in enumerate(cells)]
+    return in_pairs(mx.minimum, places)
+
+
+def in_pairs(function, items):
+    """Reduce items with an associative function, in pairs: a chain of nine would be too deep to become one kernel."""
+    while len(items) > 1:
+        pairs = zip(items[::2], items[1::2], strict=False)
+        items = [function(a, b) for a, b in pairs] + items[len(items) // 2 * 2 :]
+    return items[0]

@@ -1,0 +1,122 @@
+"""An Inception module as GPUs want it: one function, of half the kernels that its branches take one by one.
+
+The 1 x 1 convolutions of the module's input are one, and so are their gradients; what ends the branches is
+concatenated before bias and ReLU; and the pooling finds maxima and their places in one kernel, for a border of windows
+around the map, too, so that its gradient needs no padding.
+"""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from .gpu import cells_of_windows, first_maximum, flip, in_pairs
+
+
+class Kernel(NamedTuple):
+    """A convolution of stride 1 that keeps the size of its map: weight O x h x w x I, bias, Conv2d.cached."""
+
+    weight: mx.array
+    bias: mx.array
+    cached: object
+
+    def input_gradient(self, dy, beyond=0):
+        """Compute the gradient for its input, and for `beyond` cells around it."""
+        flipped = self.cached("flipped", flip, self.weight)
+        return mx.conv2d(dy, flipped, padding=[p + beyond for p in same(self.weight)])
+
+
+def inception_gpu(x, heads, tails):
+    """Compute the output of a module for N x H x W x C.
+
+    heads: the 1 x 1 Kernels of x, of which the first is a branch. tails: the Kernels behind the others, and last the
+    1 x 1 one behind the pooling. Its gradients are those of x and of all weights and biases.
+    """
+    head, parts = merged(heads)
+    ends = pieces([heads[0], *tails])  # of the channels of the output
+    output_bias = heads[0].cached("output_bias", join, *(kernel.bias for kernel in (heads[0], *tails)))
+
+    @mx.custom_function
+    def module(x, weight, bias, output_bias, *weights):
+        raw = mx.conv2d(x, weight)
+        inputs = [mx.maximum(raw[..., part] + bias[part], 0) for part in parts[1:]]
+        maxima, places = max_pool_3x3(x)
+        outputs = [mx.conv2d(y, w, padding=same(w)) for y, w in zip((*inputs, maxima), weights, strict=True)]
+        outputs = [raw[..., parts[0]], *outputs[:-1], inner(outputs[-1])]
+        return mx.maximum(mx.concatenate(outputs, axis=-1) + output_bias, 0), raw, *inputs, maxima, places
+
+    @module.vjp
+    def module_vjp(primals, cotangents, outputs):
+        x, dy, (y, raw, *inputs, places) = primals[0], cotangents[0], outputs
+        down = [dy[..., end] * mx.sign(y[..., end]) for end in ends[1:]]
+        up = [tail.input_gradient(d) for tail, d in zip(tails[:-1], down, strict=False)]
+        d_raw = mx.concatenate([dy[..., ends[0]], *up], axis=-1) * (raw + head.bias > 0)
+        dx = head.input_gradient(d_raw) + max_pool_3x3_gradient(tails[-1].input_gradient(down[-1], beyond=1), places)
+        inputs[-1] = inner(inputs[-1])
+        return (
+            dx,
+            weight_gradient(x, primals[1], d_raw),
+            mx.where(mx.arange(d_raw.shape[-1]) < parts[0].stop, 0, d_raw.sum(axis=(0, 1, 2))),
+            (dy * mx.sign(y)).sum(axis=(0, 1, 2)),
+            *(weight_gradient(a, w, d) for a, w, d in zip(inputs, primals[4:], down, strict=True)),
+        )  # what nobody asks for is never computed
+
+    return module(x, head.weight, head.bias, output_bias, *(tail.weight for tail in tails))[0]
+
+
+def merged(kernels):
+    """Return (one Kernel of 1 x 1 convolutions of the same input, [slice of its channels] of each of them)."""
+    cached = kernels[0].cached
+    weight = cached("merged", join, *(kernel.weight for kernel in kernels))
+    bias = cached("merged_bias", join, *(kernel.bias for kernel in kernels))
+    return Kernel(weight, bias, lambda name, *of: cached("merged_" + name, *of)), pieces(kernels)
+
+
+def pieces(kernels):
+    """Return the slice of channels of each of Kernels whose outputs lie one behind the other."""
+    stops = [0]
+    for kernel in kernels:
+        stops.append(stops[-1] + len(kernel.bias))
+    return [slice(*ends) for ends in zip(stops, stops[1:], strict=False)]
+
+
+def join(*arrays):
+    return mx.concatenate(arrays)
+
+
+def same(weight):
+    """Return the padding that keeps the size of a map."""
+    return [k // 2 for k in weight.shape[1:3]]
+
+
+def inner(x):
+    """Leave out the outermost cells of N x H x W x C."""
+    return x[:, 1:-1, 1:-1]
+
+
+def weight_gradient(x, weight, dy):
+    return mx.vjp(lambda w: mx.conv2d(x, w, padding=same(w)), [weight], [dy])[1][0]
+
+
+def max_pool_3x3(x):
+    """Return (maxima, places) of the windows of 3 x 3 cells about each cell of N x H x W x C and of a border of one.
+
+    A place is the number of the window's first cell that is the maximum.
+    """
+    x = mx.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)], constant_values=-float("inf"))
+    cells = cells_of_windows(x, 3, 1)
+    maxima = in_pairs(mx.maximum, cells)
+    return maxima, first_maximum(cells, maxima)
+
+
+def max_pool_3x3_gradient(dy, places):
+    """Return the gradient for x, from that of the maxima, which is zero in the border."""
+    height, width = dy.shape[1] - 2, dy.shape[2] - 2
+    shares = []
+    for i in range(3):
+        for j in range(3):  # what the windows give that see a cell in row i, column j
+            window = (slice(None), slice(2 - i, 2 - i + height), slice(2 - j, 2 - j + width))
+            place = places[window]
+            for _ in range(i):  # nine numbers to compare with would be too many for one kernel
+                place = place - mx.array(3, mx.uint8)
+            shares.append(mx.where(place == j, dy[window], 0))
+    return in_pairs(mx.add, shares)

@@ -1,0 +1,53 @@
+"""An Inception module as one function against its branches one by one: values and all gradients."""
+
+import models  # noqa: F401  (before MLX)
+from models.googlenet import BasicConv2d, Inception
+from models.googlenet_bvlc import ConvReLU
+from models.kernels.inception import inception_gpu
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_map
+
+WIDTHS = (12, 7, 5, 9, 3, 4, 6)
+
+
+def normal(seed, shape):
+    return mx.array(np.random.default_rng(seed).standard_normal(shape), mx.float32)
+
+
+def branches_one_by_one(module, x):
+    """Return the last that the module's stages yield."""
+    *_, (_, output) = module.stages("module", x)
+    return output
+
+
+def as_one(module, x):
+    return inception_gpu(x, *module.kernels(x.dtype))
+
+
+@pytest.mark.parametrize("conv, size5x5", [(BasicConv2d, 3), (ConvReLU, 5)])
+@pytest.mark.parametrize("size", [(1, 9, 14), (2, 7, 6)])
+def test_a_module_as_one(conv, size5x5, size):
+    module = Inception(conv, size5x5, *WIDTHS).eval()
+    module.update(
+        tree_map(lambda a: normal(1, a.shape) ** 2 if a.ndim == 1 else normal(2, a.shape), module.parameters())
+    )
+    x = mx.maximum(normal(0, (*size, WIDTHS[0])), 0)  # with ties, as behind every ReLU
+    cotangent = normal(3, as_one(module, x).shape)
+
+    def gradients(function):
+        def objective(parameters, x):
+            module.update(parameters)
+            return (function(module, x) * cotangent).sum()
+
+        parameters = module.parameters()
+        value, found = mx.value_and_grad(objective, argnums=(0, 1))(parameters, x)
+        module.update(parameters)
+        return value, found
+
+    def close(ours, theirs):
+        assert mx.abs(ours - theirs).max() <= 1e-4 * mx.abs(theirs).max()
+
+    tree_map(close, gradients(as_one), gradients(branches_one_by_one))
