@@ -1,5 +1,6 @@
 """Gradients of large images, tile by tile, with memory for one tile."""
 
+import math
 import os
 from pathlib import Path
 
@@ -8,19 +9,20 @@ import mlx.core as mx
 from ..kernels.arrays import on_cpu
 from ..registry import entry
 
-MARGIN = 64  # pixels around a tile that its gradient sees, too; each step cuts elsewhere, so that no seam can grow
+MARGIN = 64  # pixels around a tile that its gradient sees, too
+SHIFT = 128  # pixels that a cut moves at most from step to step, so that no seam can grow
 STRIDE = 32  # a multiple of every layer's, pixels
 WORKING_SET = 2 * 2**30  # bytes that the gradient of a tile may take on a CPU, unless less is free
 
 
 def in_tiles(gradient, tile, rng):
-    """Return `gradient` computed tile by tile where an image is larger than `tile` pixels on a side."""
+    """Return `gradient` computed tile by tile where an image is larger than a tile of `tile` pixels and its margins."""
 
     def tiled(image, **options):
         height, width = image.shape[:2]
-        if max(height, width) <= tile:
-            return gradient(image, **options)
         rows, columns = (tile_edges(side, tile, rng) for side in (height, width))
+        if len(rows) == len(columns) == 1:
+            return gradient(image, **options)
         strips = []
         for top, bottom in rows:
             pieces = []
@@ -45,23 +47,40 @@ def window(start, side, tile):
     All windows of a side are equally long, since MLX keeps memory, and a compiled function, for every size it meets.
     They start at multiples of every stride, so that the cells of the layers lie where the whole image has them.
     """
-    length = longest_tile(side, tile) + 2 * MARGIN + STRIDE - 1 if side > tile else side
+    if fits_whole(side, tile):
+        return 0, side
+    length = math.ceil(tile_length(side, tile)) + 2 * MARGIN + STRIDE - 1
     length = min(side, length + (side - length) % STRIDE)  # from the last window's start, it reaches the border
     return min(max(0, start - MARGIN) // STRIDE * STRIDE, side - length), length
 
 
-def longest_tile(side, tile):
-    """Return the length of a side's tiles, the first and last of which are shorter."""
-    return -(-side // -(-side // tile))
-
-
 def tile_edges(side, tile, rng):
-    """Cut a side at a random offset: [(start, end)] of equal lengths, at most `tile`, the first and last shorter."""
-    if side <= tile:
+    """Cut a side at random places: [(start, end)] of as few tiles as can be, equally long but for the first and last.
+
+    What a tile sees with its margins is not cut.
+    """
+    if fits_whole(side, tile):
         return [(0, side)]
-    length = longest_tile(side, tile)
-    marks = [0, *range(int(rng.integers(1, length + 1)), side, length), side]
+    length, offset = tile_length(side, tile), int(rng.integers(0, shift(tile) + 1))
+    marks = [0, *(round(i * length) - offset for i in range(1, tile_count(side, tile))), side]
     return list(zip(marks, marks[1:], strict=False))
+
+
+def fits_whole(side, tile):
+    return side <= tile + 2 * MARGIN + STRIDE
+
+
+def tile_length(side, tile):
+    """Return the length of a side's tiles, at most `tile`, of which a cut may take shift() from the first and last."""
+    return (side + shift(tile)) / tile_count(side, tile)
+
+
+def tile_count(side, tile):
+    return -(-(side + shift(tile)) // tile)
+
+
+def shift(tile):
+    return min(SHIFT, tile // 2)
 
 
 def tile_size(net):

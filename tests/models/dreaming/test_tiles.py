@@ -22,7 +22,7 @@ def test_tiles_have_the_gradient_of_the_whole(net):
     assert mx.abs(tiled - whole).mean() < 0.02 * mx.abs(whole).mean()  # cells at the rim are counted whole
 
 
-@pytest.mark.parametrize("side, tile", [(100, 100), (101, 100), (1000, 64), (257, 256)])
+@pytest.mark.parametrize("side, tile", [(100, 100), (10000, 64), (420, 256), (4000, 1250)])
 def test_cuts_cover_a_side_and_move(side, tile):
     rng = np.random.default_rng(0)
     grids = [tile_edges(side, tile, rng) for _ in range(8)]
@@ -31,6 +31,11 @@ def test_cuts_cover_a_side_and_move(side, tile):
         assert all(end == start for (_, end), (start, _) in zip(grid, grid[1:], strict=False))
         assert all(0 < end - start <= tile for start, end in grid)
     assert side <= tile or len(set(map(tuple, grids))) > 1
+    assert {len(grid) for grid in grids} == {-(-(side + min(128, tile // 2)) // tile) if side > tile else 1}
+
+
+def test_what_a_tile_sees_with_its_margins_is_not_cut():
+    assert tile_edges(400, 256, np.random.default_rng(0)) == [(0, 400)]
 
 
 @pytest.mark.parametrize("height, width, tile", [(900, 700, 256), (701, 333, 200), (1500, 100, 400)])
