@@ -21,8 +21,7 @@ from models.dreaming.gradients import color_matrix, gradient_transform
 from models.dreaming.objectives import Guide, objective_function, precision_dtype
 from models.dreaming.octaves import octave_sizes
 from models.dreaming.options import (
-    CLASS_DEFAULTS,
-    CONCEPT_DEFAULTS,
+    DREAM_EXAMPLES,
     add_dream_options,
     add_image_options,
     check_use,
@@ -208,9 +207,10 @@ def blend(image, dreamed, strength=1.0, keep_color=False):
 def build_parser():
     parser = Parser(
         prog="dream.py",
+        usage="dream.py [options] PICTURE ...",
         description="Dream on pictures, as DeepDream did in 2015, and beyond.",
-        epilog="Unless given or a --preset tells otherwise, with --class: "
-        f"{describe_defaults(CLASS_DEFAULTS)}; with --concept: {describe_defaults(CONCEPT_DEFAULTS)}.",
+        epilog=describe_defaults(),
+        examples=DREAM_EXAMPLES,
     )
     add = parser.add_argument
     add("pictures", nargs="*", metavar="PICTURE", help="pictures, folders, patterns such as 'photos/*.jpg'")
@@ -219,26 +219,25 @@ def build_parser():
         "--output",
         type=Path,
         metavar="OUT",
-        help="a .png, .jpg or .webp file, or a folder for several pictures (default: <name>_dream.png in the current "
-        "folder)",
+        help="a .png, .jpg or .webp file, or a folder for several pictures (default: <name>_dream.png)",
     )
     add("--quiet", action="store_true", help="no progress bar, no notes")
-    add_image_options(parser)
-    add_dream_options(parser)
     add_recipe_options(parser)
+    add_dream_options(parser)
+    add_image_options(parser)
     add_batch_options(parser)
     add = parser.add_argument_group("lists").add_argument
     for what in ("models", "layers", "classes", "presets"):
-        add(f"--list-{what}", action="store_true", help=f"list the {what} there are, and end")
+        add(f"--list-{what}", action="store_true", help=f"print the {what} there are, and end")
     return parser
 
 
 def add_recipe_options(parser):
     add = parser.add_argument_group("looks and recipes").add_argument
-    add("--preset", metavar="NAME", help="a look by its name, see --list-presets; other options override it")
-    add("--like", type=Path, metavar="PICTURE", help="as that dream was made; other options override it")
-    add("--recipe", type=Path, metavar="PICTURE", help="print the command that made a dream, and end")
-    add("--save-concept", type=Path, metavar="FILE", help="keep what --concept found in an .npz, for --concept FILE")
+    add("--preset", metavar="NAME", help="a look, see --list-presets; options override it")
+    add("--like", type=Path, metavar="PICTURE", help="dream as that dream was made; options override it")
+    add("--recipe", type=Path, metavar="PICTURE", help="print the command that made this dream, and end")
+    add("--save-concept", type=Path, metavar="FILE", help="keep what --concept found, an .npz for --concept FILE")
     add(
         "--survey",
         nargs="?",
@@ -251,14 +250,14 @@ def add_recipe_options(parser):
 
 def add_batch_options(parser):
     add = parser.add_argument_group("many and growing").add_argument
-    add("--resume", action="store_true", help="leave out pictures whose dream is there")
-    add("--save-every", type=whole_number(1), metavar="N", help="keep the picture every N steps")
+    add("--resume", action="store_true", help="leave out pictures whose dream is there already")
+    add("--save-every", type=whole_number(1), metavar="N", help="also write the unfinished dream, every N steps")
     add(
         "--growth",
         choices=("pictures", "gif", "webp"),
         default="pictures",
         metavar="HOW",
-        help="what --save-every makes: pictures in <dream>.frames/, or one animated gif or webp beside the dream",
+        help="what --save-every makes: pictures in <dream>.frames/, or one moving gif or webp",
     )
 
 

@@ -17,6 +17,7 @@ from models.dreaming.octaves import octave_sizes
 from models.dreaming.options import (
     FRAME_CLASS_DEFAULTS,
     FRAME_CONCEPT_DEFAULTS,
+    VIDEO_EXAMPLES,
     add_dream_options,
     add_size_options,
     check_concepts,
@@ -207,9 +208,10 @@ def build_parser():
     """Return (parser, its group for zooms, its group for videos)."""
     parser = Parser(
         prog="dream_video.py",
-        description="The endless zoom into a picture, or dreams over a film.",
-        epilog=f"Unless given, with --class: {describe_defaults(FRAME_CLASS_DEFAULTS)}; with --concept: "
-        f"{describe_defaults(FRAME_CONCEPT_DEFAULTS)}.",
+        usage="dream_video.py [options] SOURCE",
+        description="Make an endless zoom into a picture, or dream over a film.",
+        epilog=describe_defaults(FRAME_CLASS_DEFAULTS, FRAME_CONCEPT_DEFAULTS),
+        examples=VIDEO_EXAMPLES,
     )
     add = parser.add_argument
     add("source", type=Path, metavar="SOURCE", help="a picture to zoom into, or a film")
@@ -218,16 +220,15 @@ def build_parser():
         "--output",
         type=Path,
         metavar="OUT",
-        help="an .mp4, .webm, .gif or .webp file, or a folder for .png frames (default: <name>_dream.mp4 in the "
-        "current folder)",
+        help="an .mp4, .webm, .gif or .webp file, or a folder for .png frames (default: <name>_dream.mp4)",
     )
     add_size_options(parser.add_mutually_exclusive_group())
-    quality = "of .mp4, .webm and .webp, 0 to 100 (default: 75)"
+    quality = "how well .mp4, .webm and .webp are encoded, 0 to 100 (default: 75)"
     add("--quality", type=percentage, metavar="N", help=quality)
-    drift = "whether colour, contrast and fine detail keep to the first frame's where frames feed on one another"
-    add("--drift", choices=("hold", "free"), default="hold", help=drift)
-    add("--preview", type=Path, metavar="FILE", help="write the newest frame to this picture, too")
-    add("--restart", action="store_true", help="begin anew, whatever is kept in <out>.frames/")
+    drift = "hold: colour, contrast and fine detail stay those of the first frame; free: they may run away"
+    add("--drift", choices=("hold", "free"), default="hold", metavar="HOW", help=drift)
+    add("--preview", type=Path, metavar="FILE", help="also write the newest frame to this picture")
+    add("--restart", action="store_true", help="begin anew, whatever frames are kept in <out>.frames/")
     add("--quiet", action="store_true", help="no progress bar, no notes")
     zoom, video = add_zoom_options(parser), add_video_options(parser)
     add_dream_options(parser)
@@ -238,47 +239,47 @@ def add_zoom_options(parser):
     """Add the options of a zoom, and return their group."""
     zoom = parser.add_argument_group("zoom into a picture")
     add = zoom.add_argument
-    add("--frames", type=whole_number(1), default=120, metavar="N", help="length of the film")
-    add("--fps", type=frame_rate, default="24", metavar="X", help="frames/s, such as 24 or 30000/1001")
-    scale = "scale from one frame to the next; below 1 it zooms out"
+    add("--frames", type=whole_number(1), default=120, metavar="N", help="length of the film, in frames")
+    add("--fps", type=frame_rate, default="24", metavar="X", help="frames a second, such as 30 or 30000/1001")
+    scale = "magnification from one frame to the next; below 1 it zooms out"
     add("--zoom", type=zoom_scale, default=1.05, metavar="X", help=scale)
-    add("--rotate", type=finite, default=0.0, metavar="DEG", help="degrees a frame, counter-clockwise")
-    pan = "pixels that the view moves right and down, a frame"
+    add("--rotate", type=finite, default=0.0, metavar="DEG", help="degrees to turn a frame, counter-clockwise")
+    pan = "move the view so many pixels right and down, a frame"
     add("--pan", type=finite, nargs=2, default=(0.0, 0.0), metavar=("X", "Y"), help=pan)
-    center = "what stays in place: 0 0 is the top left corner, 1 1 the bottom right"
+    center = "zoom into this point: 0 0 is the top left corner, 1 1 the bottom right"
     add("--center", type=finite, nargs=2, default=(0.5, 0.5), metavar=("X", "Y"), help=center)
     add(
         "--schedule",
         type=Path,
         metavar="FILE",
-        help="change layers, concepts, zoom, rotate, pan and center over time, smoothly: JSON such as "
-        '[{"frame": 0, "zoom": 1.05}, {"frame": 60, "zoom": 1.01, "rotate": 1, "layers": ["inception3b"]}]',
+        help="change zoom, rotate, pan, center, layers and concepts over time, smoothly: JSON such as "
+        '[{"frame": 0, "zoom": 1.05}, {"frame": 60, "zoom": 1.01, "layers": ["inception3b"]}]',
     )
     add(
         "--loop",
         action="store_true",
-        help="end where the film begins: the last frames dissolve into those before its first (dreams up to 24 frames "
-        "more)",
+        help="end where the film begins: the last frames dissolve into those before the first",
     )
     return zoom
 
 
 def add_video_options(parser):
     """Add the options of a dream over a video, and return their group."""
-    video = parser.add_argument_group("dream over a film", "There, --octaves is 4 and --steps is 10 unless given.")
+    note = "Other defaults: --steps {steps}, --octaves {octaves}.".format(**VIDEO_DEFAULTS)
+    video = parser.add_argument_group("dream over a film", note)
     add = video.add_argument
-    add("--start", type=moment, metavar="TIME", help="begin there, in seconds or h:m:s")
-    add("--end", type=moment, metavar="TIME", help="end there, in seconds or h:m:s")
+    add("--start", type=moment, metavar="TIME", help="begin at this time of the film, in seconds or h:m:s")
+    add("--end", type=moment, metavar="TIME", help="end at this time of the film, in seconds or h:m:s")
     add(
         "--blend",
         type=number(least=0, most=1),
         metavar="X",
-        help="share of a frame's dream that is carried into the next, 0 to 1 (default: 0; 0.8 with --flow)",
+        help="share of a frame's dream that is carried into the next, 0..1 (default: 0; 0.8 with --flow)",
     )
     add(
         "--flow",
         action="store_true",
-        help="carry it along the motion in the film, so that dreams stick to what moves (needs OpenCV)",
+        help="carry the dream along what moves in the film, so that it sticks there (needs OpenCV)",
     )
     return video
 
