@@ -11,13 +11,13 @@ from models import fingerprint, weights_file
 from models.conversion import downloads, publishing, state_dict
 from models.conversion.caffejs import is_caffejs
 from models.dreaming.concepts import is_concept, read_concept
-from models.npz import is_npz
 
 import numpy as np
 
 from dataset import cli
 from dataset.cli import UsageError, UserError
 from dataset.files import sha256
+from dataset.npz import is_npz
 
 TO_CONVERT = Path(__file__).parent / "toConvert"
 LOSSY = ("bfloat16", "int8")  # of which convert.py says what they cost

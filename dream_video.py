@@ -7,7 +7,6 @@ Every finished frame is kept in <out>.frames/ until the video is written: the sa
 """
 
 import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -30,13 +29,13 @@ from models.dreaming.tiles import tile_size
 
 import numpy as np
 
-from dataset.camera import Step, close_loop, overlap, plan_zoom, read_schedule, transform_view
+from dataset.camera import LARGEST, ZOOMS, Step, close_loop, overlap, plan_zoom, read_schedule, transform_view
 from dataset.cli import Parser, UsageError, UserError, log, number, progress, run, whole_number
 from dataset.container import VideoError
 from dataset.drift import high_pass, match_statistics, restore_detail, statistics
 from dataset.files import check_place, same_file, sha256, shorten
 from dataset.flow import is_scene_cut, need_opencv, warp
-from dataset.frames import finished_frames, frame_path, keep_frame, remove, resume_frames
+from dataset.frames import check_state, discard, finished_frames, frame_path, keep_frame, remove, resume_frames
 from dataset.images import check_writable, read_image, resize_to, to_uint8, write_image
 from dataset.video import constant_rate, is_video, read_frames, read_video, without_sound
 from dataset.video_writer import FORMATS, has_sound, keeps_pixel_shape, video_writer
@@ -198,7 +197,8 @@ def seconds(text):
 
 
 percentage = ranged(int, 0, 100, "whole number from 0 to 100")
-finite = ranged(float, -1e9, 1e9, "number")
+finite = ranged(float, -LARGEST, LARGEST, "number")
+zoom_scale = ranged(float, *ZOOMS, "number from {:g} to {:g}".format(*ZOOMS))
 frame_rate = ranged(Fraction, Fraction(1, 1000), 1000, "frame rate")
 moment = ranged(seconds, 0, 1e9, "time")
 
@@ -241,7 +241,7 @@ def add_zoom_options(parser):
     add("--frames", type=whole_number(1), default=120, metavar="N", help="length of the film")
     add("--fps", type=frame_rate, default="24", metavar="X", help="frames/s, such as 24 or 30000/1001")
     scale = "scale from one frame to the next; below 1 it zooms out"
-    add("--zoom", type=number(above=0), default=1.05, metavar="X", help=scale)
+    add("--zoom", type=zoom_scale, default=1.05, metavar="X", help=scale)
     add("--rotate", type=finite, default=0.0, metavar="DEG", help="degrees a frame, counter-clockwise")
     pan = "pixels that the view moves right and down, a frame"
     add("--pan", type=finite, nargs=2, default=(0.0, 0.0), metavar=("X", "Y"), help=pan)
@@ -324,6 +324,7 @@ def main(arguments=None):
 
     folder = args.output.with_name(shorten(args.output.name, ".frames"))
     with resume_frames(folder, resume_key(args, net, targets), args.restart, plain(defaults)) as (finished, state):
+        check_state(folder, finished, state, image.shape[:2])
         # the tiles, too, are those of the first frame, however much memory is free when this is resumed
         state.setdefault("tile", args.tile or tile_size(net))
         options["tile"] = int(state["tile"])
@@ -340,7 +341,7 @@ def main(arguments=None):
         except (OSError, VideoError) as error:
             reason = getattr(error, "reason", None) or error.strerror or error
             raise UserError(f"{reason}: finished frames are kept in {folder}; the same command continues") from None
-        shutil.rmtree(folder)
+        discard(folder)
     print(args.output)
 
 

@@ -44,6 +44,7 @@ from dataset.images import read_image, resize_image, write_image
 from dataset.workers import cores
 from dream import deepdream
 
+CLOCK = ("images_per_second", "seconds", "waited")  # of log.csv: what no two runs have alike
 COLOR_SAMPLE = 1000  # images whose colors are measured
 PREVIEW_SIZE = 320  # pixels, longer side
 PREVIEW_COLUMNS = 7  # epochs in the strip
@@ -307,7 +308,7 @@ def export(run, row, extras):
     """Write the weights file for dream.py."""
     args, net = run.args, run.net
     source = net.metadata.source
-    summary = {key: value for key, value in row.items() if key not in ("seconds", "waited")}
+    summary = {key: value for key, value in row.items() if key not in CLOCK}  # two runs have the same bytes
     origin = f"{f'fine-tuned from {source}' if source else 'trained from scratch'} on {Path(args.folder).name}"
     if net.metadata.origin:
         origin += f"; the former: {net.metadata.origin}"

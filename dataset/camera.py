@@ -10,6 +10,8 @@ from dataset.cli import UsageError, suggest
 from dataset.images import to_uint8
 
 PAIRS = ("pan", "center")  # of two numbers
+LARGEST = 1e9  # of all numbers of a move: what is farther overflows
+ZOOMS = (1e-3, 1e3)  # from one frame to the next
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def read_schedule(path):
     """Read a schedule for plan_zoom() from a JSON file. Raises UsageError, which says what is wrong with it."""
     try:
         entries = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: no JSON that can be read: {error}") from None
     if not isinstance(entries, list) or not entries:
         raise UsageError(f'{path}: not a list such as [{{"frame": 0, "zoom": 1.05}}, {{"frame": 60, "zoom": 1.01}}]')
@@ -140,25 +142,25 @@ def read_schedule(path):
 def check_entry(path, entry):
     """Raise UsageError if an entry of the schedule in the file `path` is not right."""
 
-    def is_number(value):
-        return isinstance(value, (int, float)) and abs(value) < float("inf")
+    def is_number(value, least=-LARGEST, most=LARGEST):
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
 
     def is_pair(value):
         return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
     kinds = {
-        "frame": (lambda v: isinstance(v, int) and v >= 0, "a whole number of at least 0"),
+        "frame": (lambda v: isinstance(v, int) and is_number(v, 0), "a whole number of at least 0"),
         "layers": (lambda v: isinstance(v, list) and v and all(isinstance(x, str) for x in v), "a list of targets"),
         "concepts": (lambda v: isinstance(v, list) and v and all(isinstance(x, str) for x in v), "a list of folders"),
-        "zoom": (lambda v: is_number(v) and v > 0, "a number above 0"),
+        "zoom": (lambda v: is_number(v, *ZOOMS), "a number from {:g} to {:g}".format(*ZOOMS)),
         "rotate": (is_number, "a number of degrees"),
         **dict.fromkeys(PAIRS, (is_pair, "two numbers")),
     }
     if not isinstance(entry, dict) or "frame" not in entry:
-        raise UsageError(f'{path}: {json.dumps(entry)} does not tell its "frame"')
+        raise UsageError(f'{path}: {json.dumps(entry)[:200]} does not tell its "frame"')
     for name, value in entry.items():
         if name not in kinds:
-            raise UsageError(f"{path}: there is no {name!r} in a schedule: {suggest(name, kinds)}")
+            raise UsageError(f"{path}: there is no {name[:80]!r} in a schedule: {suggest(name, kinds)}")
         fits, words = kinds[name]
         if not fits(value):
-            raise UsageError(f"{path}: frame {entry['frame']}: {name} is {json.dumps(value)}, not {words}")
+            raise UsageError(f"{path}: frame {entry['frame']}: {name} is {json.dumps(value)[:200]}, not {words}")

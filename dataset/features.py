@@ -16,6 +16,7 @@ from dataset.augment import Augmentation
 from dataset.cli import UserError, progress
 from dataset.files import atomic_write
 from dataset.loader import Loader, Plan
+from dataset.npz import map_npy
 
 HALF_MAX = 65504.0  # float16's
 KEPT_DAYS = 30  # without use
@@ -26,13 +27,13 @@ def compute_features(folder, network, size, views, file, *, batch_size=32, quiet
 
     network: images float32 (n, size, size, 3), RGB 0..255 -> features (n, ...). views: 1, the picture's centre; or 2,
     its mirror image as well. `options` go to the Loader. Rows of pictures that cannot be read are NaN.
-    A file that is there already is used: its name has to tell what it was made of (see fingerprint()). What lay beside
-    it unused for KEPT_DAYS makes room for a new one. UserError where the disk has too little.
+    A file that is there already is used, if it is whole: its name has to tell what it was made of (see fingerprint()).
+    What lay beside it unused for KEPT_DAYS makes room for a new one. UserError where the disk has too little.
     """
     file = Path(file)
-    if file.exists():
-        file.touch()
-        return np.load(file, mmap_mode="r")
+    kept = kept_features(file, len(folder), views)
+    if kept is not None:
+        return kept
     remove_unused(file.parent)
     numbered = dataclasses.replace(folder, labels=np.arange(len(folder), dtype=np.int32))  # labels tell which is which
     with (
@@ -57,7 +58,18 @@ def compute_features(folder, network, size, views, file, *, batch_size=32, quiet
             bar.update(len(indices))
         for _ in range(done, len(folder)):
             out.write(blank.tobytes())
-    return np.load(file, mmap_mode="r")
+    return map_npy(file)
+
+
+def kept_features(file, count, views):
+    """Return the features in a file, or None where there is none, or none that is whole."""
+    try:
+        features = map_npy(file)
+        fits = features.dtype == np.float16 and features.ndim > 2 and features.shape[:2] == (count, views)
+        file.touch()
+    except (OSError, UserError):
+        return None
+    return features if fits else None
 
 
 def remove_unused(folder):

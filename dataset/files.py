@@ -2,9 +2,9 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 from dataset.cli import UserError
@@ -16,21 +16,65 @@ NAME_BYTES = 255  # bytes; what every usual file system takes
 def atomic_write(path):
     """Write a file whole or not at all: yield a temporary path beside `path` (same suffix), which replaces
     `path` when the block ends well and is removed when it does not. Missing parent folders are made.
+
+    What a killed process has left of an earlier attempt is written over.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # short: a name of NAME_BYTES bytes has no room for more
-    handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix[:16], dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    handle, temporary = claim_temporary(path)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(handle)
+
+
+def claim_temporary(path):
+    """Return (handle, path) of an empty file beside `path`, its name made of that of `path` and the same each time.
+
+    The handle holds a lock for as long as it is open, however its process ends: while another process writes the same
+    file, the name gets a number.
+    """
+    number = 0
+    while True:
+        temporary = temporary_path(path, number)
+        try:
+            handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except OSError:
+            if not os.path.lexists(temporary):
+                raise
+            number += 1  # another user's
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_open_file(handle, temporary):
+                os.ftruncate(handle, 0)
+                return handle, temporary
+        except BlockingIOError:
+            number += 1
+        except OSError:  # no locks on that disk: a name of this process's own
+            if number == os.getpid():
+                return handle, temporary
+            number = os.getpid()
+            temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def temporary_path(path, number=0):
+    """Return a hidden name beside `path`, made of its name: short, for one of NAME_BYTES bytes has no room for more."""
+    mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
+    return path.with_name(f".part-{mark}{f'-{number}' if number else ''}{path.suffix[:16]}")
+
+
+def is_open_file(handle, path):
+    """Return whether an open file is still the one called `path`."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def check_place(path):

@@ -8,8 +8,9 @@ import shutil
 import numpy as np
 
 from dataset.cli import UserError
-from dataset.files import atomic_write
+from dataset.files import atomic_write, temporary_path
 from dataset.images import write_image
+from dataset.npz import npy_entries
 
 FILE_NAMES = {"source": "the source, the file that is dreamed on,", "weights": "the file of the network's weights"}
 
@@ -23,6 +24,7 @@ def resume_frames(folder, options, restart=False, defaults=None):
     value in `defaults`.
     """
     record = folder / "options.json"
+    shutil.rmtree(leftovers(folder), ignore_errors=True)
     if folder.exists() and not record.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} was not made by dream_video.py: move it away, or give the film another name")
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +37,7 @@ def resume_frames(folder, options, restart=False, defaults=None):
             for path in folder.glob("[!l]*"):
                 remove(path)
         if record.exists():
-            before = json.loads(record.read_text())
+            before = read_record(record)
             before |= {name: (defaults or {}).get(name) for name in options if name not in before}
             changed = [name for name in before | options if before.get(name) != options.get(name)]
             if changed:
@@ -46,11 +48,51 @@ def resume_frames(folder, options, restart=False, defaults=None):
                 temporary.write_text(json.dumps(options, indent=1))
         for leftover in [*folder.glob(".*"), *folder.glob("film*")]:
             remove(leftover)  # what a kill left half-written
-        state = {}
-        if (folder / "state.npz").exists():
-            with np.load(folder / "state.npz") as arrays:
-                state = dict(arrays)
+        state = read_state(folder)
         yield int(state.pop("finished", 0)), state
+
+
+def damaged(path):
+    return UserError(f"{path}: damaged; add --restart to begin anew")
+
+
+def read_record(path):
+    """Return the options {name: value} that a run was begun with."""
+    try:
+        options = json.loads(path.read_text())
+    except (ValueError, RecursionError):
+        options = None
+    if not isinstance(options, dict):
+        raise damaged(path)
+    return options
+
+
+def read_state(folder):
+    """Return the state after the last finished frame, {} where none is. Raises UserError where it is damaged."""
+    path = folder / "state.npz"
+    if not path.exists():
+        return {}
+    try:
+        state = dict(npy_entries(path))
+    except UserError:
+        raise damaged(path) from None
+    count = state.get("finished")
+    whole = count is not None and count.shape == () and count.dtype.kind == "i" and count >= 0
+    if not whole or any(array.dtype.kind == "V" or not np.isfinite(array).all() for array in state.values()):
+        raise damaged(path)
+    return state
+
+
+def check_state(folder, finished, state, size):
+    """Raise UserError where a state is not one of a video with frames of `size`, (height, width), all of them here."""
+    shapes = {"frame": (*size, 3), "mean": (3,), "std": (3,), "detail": (), "tile": ()}
+    wrong = any(np.shape(value) != shapes.get(name) for name, value in state.items())
+    missing = finished > 0 and not {"frame", "mean", "std"} <= state.keys()
+    if wrong or missing or not state.get("tile", 1) >= 1:
+        raise damaged(folder / "state.npz")
+    for n in range(finished):
+        if not frame_path(folder, n).exists():
+            raise UserError(f"{frame_path(folder, n)} is gone: add --restart to begin anew")
 
 
 def remove(path):
@@ -58,12 +100,20 @@ def remove(path):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def discard(folder):
+    """Delete the folder of a finished video; killed in between, what is left of it does not count as a run's."""
+    folder.rename(leftovers(folder))
+    shutil.rmtree(leftovers(folder))
+
+
+def leftovers(folder):
+    """Return where discard() has put a folder."""
+    return temporary_path(folder)
+
+
 def finished_frames(folder):
     """Return how many frames are finished in a folder."""
-    if not (folder / "state.npz").exists():
-        return 0
-    with np.load(folder / "state.npz") as arrays:
-        return int(arrays["finished"])
+    return int(read_state(folder).get("finished", 0))
 
 
 def describe_change(name, before, now):

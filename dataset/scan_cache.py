@@ -15,6 +15,7 @@ from dataset.files import atomic_write
 
 NAME, FORMER = ".prepare.jsonl", ".prepare.sqlite"
 BINARY = ("file_digest", "pixel_digest", "hashes", "thumbnail")  # fields of ImageInfo
+SIZES = [16, 16, 64, 768]  # of those, in bytes
 FLUSH_SECONDS = 2
 
 
@@ -46,7 +47,7 @@ class ScanCache:
         except BlockingIOError:
             self.file.close()
             raise UserError(f"{output}: another prepare.py is at work there") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             self.file.close()
             raise UserError(f"{self.path}: damaged; delete {output} and run again") from None
 
@@ -66,15 +67,15 @@ class ScanCache:
         if "read" in entry:
             info = {field.name: entry[field.name] for field in fields(ImageInfo)}
             info |= {name: base64.b64decode(info[name]) for name in BINARY}
-            self.infos[entry["read"]] = entry["stamp"], ImageInfo(**info)
+            self.infos[text(entry["read"])] = text(entry["stamp"]), checked_info(ImageInfo(**info))
         elif "written" in entry:
-            self.written[entry["written"]] = entry["path"], entry["stamp"]
+            self.written[inside(entry["written"])] = text(entry["path"]), text(entry["stamp"])
         elif "planned" in entry:
             for target in entry["planned"]:
-                self.written.setdefault(target)
+                self.written.setdefault(inside(target))
         else:
             for target in entry["removed"]:
-                self.written.pop(target, None)
+                self.written.pop(text(target), None)
 
     def append(self, entry):
         self.file.write(json.dumps(entry).encode() + b"\n")
@@ -122,7 +123,7 @@ class ScanCache:
             self.append({"removed": removed})
         for folder, _, files in os.walk(self.output, topdown=False):
             for name in files:
-                if name.startswith(".") and name.endswith(".jpg"):  # atomic_write's, of a process that was killed
+                if name.startswith(".part-"):  # atomic_write's, of a process that was killed
                     os.unlink(os.path.join(folder, name))
             if Path(folder) != self.output and not os.listdir(folder):
                 os.rmdir(folder)
@@ -143,6 +144,31 @@ class ScanCache:
         with contextlib.closing(self.file):
             if kind is None and self.lines > 2 * (len(self.infos) + len(self.written)):
                 self.rewrite()
+
+
+def text(value):
+    """Return a value of a line if it is text."""
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def inside(target):
+    """Return the name of a file that was written if it lies in the output folder, for it may be removed one day."""
+    parts = text(target).split("/")
+    if not target.endswith(".jpg") or {"", ".", ".."} & set(parts) or "\0" in target:
+        raise ValueError(target)
+    return target
+
+
+def checked_info(info):
+    """Return an ImageInfo if its fields are such as describe() makes them."""
+    kinds = {field.name: field.type for field in fields(info)} | dict.fromkeys(BINARY, bytes)
+    wrong = [name for name, kind in kinds.items() if type(getattr(info, name)) is not kind]
+    sizes = [len(getattr(info, name)) for name in BINARY]
+    if wrong or sizes != ([0] * 4 if info.reason else SIZES):
+        raise ValueError(wrong)
+    return info
 
 
 def read_entry(path, stamp, info):

@@ -14,9 +14,10 @@ from dataset.images import text_options, write_image
 from dataset.sound import add_sound, copy_sound
 from dataset.video import Timing
 
+# libx264's macroblock tree reads memory that it never wrote: the same frames would not always have the same bytes
 # suffix: video encoder, its pixels, its options at a quality of 0..100, audio encoder; None: not through PyAV
 FORMATS = {
-    ".mp4": ("libx264", "yuv420p", lambda q: {"crf": f"{51 - 0.44 * q:.0f}"}, "aac"),
+    ".mp4": ("libx264", "yuv420p", lambda q: {"crf": f"{51 - 0.44 * q:.0f}", "mbtree": "0"}, "aac"),
     ".webm": ("libvpx-vp9", "yuv420p", lambda q: {"crf": f"{63 - 0.5 * q:.0f}", "b": "0", "row-mt": "1"}, "libopus"),
     ".webp": ("libwebp_anim", "bgra", lambda q: {"quality": f"{q}"}, None),
     ".gif": None,

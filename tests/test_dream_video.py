@@ -19,6 +19,7 @@ from conftest import run, script_command, smooth_image
 from PIL import Image
 from videos import moving_frames, write_video
 
+import dataset.frames
 import dataset.video_writer
 import dream_video
 from dataset.camera import Step, close_loop, overlap, transform_view
@@ -562,3 +563,45 @@ def test_bad_input_gets_one_line_and_leaves_nothing(photo, here, capsys, monkeyp
     assert err.startswith("dream_video.py: error: ") and err.count("\n") == 1
     assert words in err
     assert sorted(here.rglob("*")) == before
+
+
+def test_what_is_kept_and_damaged_is_told_in_one_line(photo, here, monkeypatch):
+    half_done(photo, monkeypatch)
+    folder = Path("zoom.gif.frames")
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    state = dict(np.load(folder / "state.npz"))
+
+    def change(**values):
+        np.savez(folder / "state.npz", **{k: v for k, v in {**state, **values}.items() if v is not None})
+
+    damages = [
+        lambda: (folder / "state.npz").write_bytes(kept["state.npz"][:900]),
+        lambda: (folder / "options.json").write_text("[" * 100_000),
+        lambda: (folder / "options.json").write_text("[]"),
+        lambda: (folder / "000001.png").unlink(),
+        lambda: change(finished=np.array("three")),
+        lambda: change(finished=-1),
+        lambda: change(finished=2**40),
+        lambda: change(frame=state["frame"][1:]),
+        lambda: change(frame=state["frame"] * np.nan),
+        lambda: change(mean=None),
+        lambda: change(tile=0),
+        lambda: change(other=1),
+    ]
+    for damage in damages:
+        damage()
+        with pytest.raises(UserError, match="--restart"):
+            dream(photo, "-o", "zoom.gif", "--frames", 6)
+        for name, data in kept.items():
+            (folder / name).write_bytes(data)
+    dream(photo, "-o", "zoom.gif", "--frames", 6)
+    assert not folder.exists()
+
+
+def test_a_kill_while_frames_are_deleted_leaves_nothing_to_trip_over(photo, here, monkeypatch):
+    with monkeypatch.context() as context:
+        context.setattr(dataset.frames.shutil, "rmtree", lambda folder, **_: None)
+        dream(photo, "-o", "zoom.gif", "--frames", 3)
+    assert len(list(here.iterdir())) == 3
+    dream(photo, "-o", "zoom.gif", "--frames", 3)
+    assert sorted(path.name for path in here.iterdir()) == ["photo.png", "zoom.gif"]

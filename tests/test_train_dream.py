@@ -256,6 +256,32 @@ def test_resume_ends_with_the_same_weights():
         assert [key for key in keys if not np.array_equal(one[key], two[key])] == []
 
 
+def test_a_damaged_checkpoint_is_told_in_one_line():
+    folder = stripes("set", {"across": 4, "down": 4})
+    options = [folder, *SMALL, "--val", 0, "-o", "out.npz"]
+    train(*options, "--epochs", 1)
+    file = Path("runs/out/checkpoint.npz")
+    whole = dict(np.load(file))
+    state = json.loads(whole["__state__"].tobytes())
+    damages = [
+        {"settings": []},
+        {"state": {**state["state"], "epoch": "1"}},
+        {"state": {**state["state"], "history": [{"epoch": 1}]}},
+        {"settings": {**state["settings"], "lr": [1]}},
+        {"settings": {**state["settings"], "optimizer": "magic"}},
+        {"settings": {**state["settings"], "augmentation": None}},
+        {"classes": [1, 2]},
+    ]
+    texts = [json.dumps(state | damage) for damage in damages] + ["[" * 100_000, "{"]
+    for text in texts:
+        np.savez(file, **whole | {"__state__": np.frombuffer(text.encode(), np.uint8)})
+        with pytest.raises(UserError, match="damaged"):
+            train(folder, "--workers", 1, "--quiet", "-o", "out.npz", "--resume")
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged"):
+        train(folder, "--workers", 1, "--quiet", "-o", "out.npz", "--resume")
+
+
 def test_a_full_disk_leaves_what_was_there():
     folder = stripes("set", {"across": 4, "down": 4})
     run(folder, *SMALL, "--epochs", 1, "-o", "out.npz")

@@ -5,8 +5,8 @@ import struct
 import numpy as np
 
 from dataset.cli import UserError
+from dataset.npz import archive, from_bfloat16
 
-from ..npz import archive, from_bfloat16
 from .tensors import OPERATIONS, Checkpoint, Tensor, strided
 from .unpickler import FOREIGN_STORAGES, Hollow, NumpyArray, unpickle
 

@@ -6,8 +6,8 @@ import math
 import numpy as np
 
 from dataset.cli import UserError
+from dataset.npz import from_bfloat16
 
-from ..npz import from_bfloat16
 from .tensors import Checkpoint, sizes
 
 SAFETENSORS = {

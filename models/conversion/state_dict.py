@@ -9,9 +9,9 @@ import numpy as np
 
 from dataset.cli import UserError, log
 from dataset.files import sha256
+from dataset.npz import is_npz
 
 from .. import weights_file
-from ..npz import is_npz
 from ..registry import REGISTRY
 from ..weights_file import Metadata
 from . import formats

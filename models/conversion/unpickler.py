@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dataset.cli import UserError
+from dataset.npz import from_bfloat16
 
-from ..npz import from_bfloat16
 from .tensors import OPERATIONS, Storage, sizes, tensor
 
 STORAGES = {

@@ -15,10 +15,10 @@ import numpy as np
 
 from dataset.cli import UserError, log
 from dataset.files import atomic_write
+from dataset.npz import npy_entries
 
 from .. import WEIGHTS
 from ..fingerprint import feature_digest
-from ..npz import npy_entries
 from ..registry import entry
 from ..weights_file import read_extras
 from .features import image_features, images_digest, list_images

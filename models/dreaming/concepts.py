@@ -21,9 +21,9 @@ import numpy as np
 
 from dataset.cli import UsageError, UserError, log
 from dataset.files import atomic_write
+from dataset.npz import archive, npy_entries
 
 from ..fingerprint import feature_digest
-from ..npz import archive, npy_entries
 from ..registry import entry
 from .background import background_layers, find_backgrounds
 from .features import image_features, list_images

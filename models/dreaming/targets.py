@@ -1,5 +1,6 @@
 """Targets: what a dream enhances, as a command line or a script names it."""
 
+import functools
 import re
 import unicodedata
 from dataclasses import dataclass, replace
@@ -134,13 +135,19 @@ def classes_called(classes, name):
 
     classes: names, each with its synonyms after commas ("tabby, tabby cat"), or None.
     """
-    names = [[whole, *(part.strip() for part in whole.split(","))] for whole in classes or []]
-    folded = [[fold(part) for part in parts] for parts in names]
+    names, folded = names_of(tuple(classes or ()))
     for candidates, wanted in ((names, name), (folded, fold(name))):
         for part in (0, 1):  # the whole text, then the first of its names
             if found := [i for i, parts in enumerate(candidates) if parts[part] == wanted]:
                 return found
     return [i for i, parts in enumerate(folded) if fold(name) in parts]
+
+
+@functools.lru_cache(maxsize=8)
+def names_of(classes):
+    """Return ([[whole name, its parts between commas], ...], the same as fold() has them)."""
+    names = [[whole, *(part.strip() for part in whole.split(","))] for whole in classes]
+    return names, [[fold(part) for part in parts] for parts in names]
 
 
 def fold(name):

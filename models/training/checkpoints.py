@@ -3,9 +3,9 @@
 The entry `__state__` is UTF-8 JSON; the others are float32 arrays, `net PATH` and `optimizer NUMBER PATH NAME`.
 """
 
+import contextlib
 import json
-import zipfile
-from pathlib import Path
+import os
 
 import mlx.core as mx
 import numpy as np
@@ -13,6 +13,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from dataset.cli import UserError
 from dataset.files import atomic_write
+from dataset.npz import npy_entries
 
 STATE = "__state__"
 
@@ -39,8 +40,19 @@ def write(path, net, optimizers, state):
 
 
 def read_state(path):
-    """Return the state in a checkpoint. UserError where it cannot be read."""
-    return json.loads(entries(path, [STATE])[STATE].tobytes().decode())
+    """Return {"settings", "state", "classes"} of a checkpoint, as write() takes them. UserError where it is not so."""
+    text = entries(path, [STATE])[STATE].tobytes()
+    with contextlib.suppress(ValueError, RecursionError):
+        stored = json.loads(text.decode())
+        if isinstance(stored, dict) and all(isinstance(stored.get(name), dict) for name in ("settings", "state")):
+            classes = stored.get("classes") or []
+            if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+                return stored
+    raise damaged(path)
+
+
+def damaged(path):
+    return UserError(f"{path}: not a checkpoint of this run, or damaged")
 
 
 def read_settings(path):
@@ -85,11 +97,10 @@ def broadcast(net, optimizers, group):
 
 
 def entries(path, names):
-    path = Path(path)
+    if not os.path.exists(path):
+        raise UserError(f"{path}: no such file: there is no run to resume")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file: there is no run to resume") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        raise UserError(f"{path}: not a checkpoint of this run, or damaged") from None
+        found = dict(npy_entries(path, set(names).__contains__))
+        return {name: found[name] for name in names}
+    except (UserError, KeyError):
+        raise damaged(path) from None

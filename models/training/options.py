@@ -10,7 +10,7 @@ from dataset import Augmentation
 from dataset.cli import Parser, UsageError, npz_path, number, whole_number
 from dataset.features import flips_only
 
-from .checkpoints import read_settings
+from .checkpoints import damaged, read_settings
 
 # Gentle on what the base knows, so that it still knows what things look like: see README.md, "Training"
 DEFAULTS = {"optimizer": "adamw", "epochs": 8, "balance": True, "retain": 1.0, "batch_norm": "running"}
@@ -244,13 +244,36 @@ def dependent_defaults(args):
 
 def settings_to_resume(args):
     """Return the options of the run that --resume goes on with. Raises UserError where there is none."""
-    settings = {**FORMER, **read_settings(Path("runs") / run_name(args.output) / "checkpoint.npz")}
-    scale, flip, rotation, color = (
-        float(re.search(rf"{name}=\(?([0-9.]+)", settings["augmentation"])[1])
-        for name in ("scale", "flip", "rotation", "colour")
-    )
+    path = Path("runs") / run_name(args.output) / "checkpoint.npz"
+    settings = {**FORMER, **read_settings(path)}
+    actions = {action.dest: action for action in build_parser()._actions}
+    try:
+        scale, flip, rotation, color = (
+            float(re.search(rf"{name}=\(?([0-9.]+)", settings["augmentation"])[1])
+            for name in ("scale", "flip", "rotation", "colour")
+        )
+        for name in SETTINGS:
+            check_setting(actions[name], settings.get(name))
+    except (KeyError, TypeError, ValueError, argparse.ArgumentTypeError):
+        raise damaged(path) from None
     settings["augment"] = [{"crop": scale, "flip": flip, "rotation": rotation, "colour": color}]
     return {name: settings[name] for name in (*SETTINGS, "augment") if name in settings}
+
+
+def check_setting(action, value):
+    """Raise ValueError or TypeError if an option cannot have a value that a checkpoint holds for it."""
+    if value is None:
+        return
+    if action.nargs == 0:
+        fits = isinstance(value, bool)
+    elif action.nargs == "+":
+        fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    else:
+        fits = isinstance(value, (int, float, str)) and (not action.choices or value in action.choices)
+        if fits and action.type:
+            action.type(str(value))
+    if not fits:
+        raise ValueError(action.dest)
 
 
 def run_name(path):

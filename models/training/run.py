@@ -39,8 +39,31 @@ class State:
 
     @classmethod
     def from_json(cls, values):
+        """Return the State of to_json(); ValueError, KeyError or TypeError for anything else."""
         values = dict(values)
-        return cls(data_seconds=values.pop("waited"), **values)
+        state = cls(data_seconds=values.pop("waited"), **values)
+        for name, value in vars(state).items():
+            whole = name in ("epoch", "step", "best")
+            if name != "history" and not is_amount(value, int if whole else (int, float)):
+                raise ValueError(name)
+        if not isinstance(state.history, list) or len(state.history) != state.epoch:
+            raise ValueError("history")
+        for row in state.history:
+            check_row(row, state.history[0])
+        return state
+
+
+def is_amount(value, kinds=(int, float)):
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value < 1e18
+
+
+def check_row(row, first):
+    """Raise ValueError or TypeError where a row of log.csv is not like the first, or says what none can say."""
+    if not isinstance(row, dict) or row.keys() != first.keys() or not {"epoch", "val_loss", "val_top1"} <= row.keys():
+        raise TypeError("row")
+    for name, value in row.items():
+        if not is_amount(value) and not (value is None and name.startswith("val_")):
+            raise ValueError(name)
 
 
 @dataclass
@@ -73,9 +96,12 @@ def start_or_resume(run):
         stored = checkpoints.read_state(file)
         check_same(args.folder, stored, run.settings, list(run.net.classes))
         checkpoints.restore(file, run.net, optimizers)
-        run.state = State.from_json(stored["state"])
+        try:
+            run.state = State.from_json(stored["state"])
+        except (ValueError, KeyError, TypeError):
+            raise checkpoints.damaged(file) from None
     elif run.first:
-        if file.exists() and (epoch := checkpoints.read_state(file)["state"]["epoch"]) < args.epochs:
+        if file.exists() and (epoch := finished_epochs(file)) < args.epochs:
             raise UserError(
                 f"{args.run}: an unfinished run is there, in epoch {epoch + 1}: go on with --resume, or remove it "
                 f"(rm -r {args.run}), or name another with -o"
@@ -87,6 +113,12 @@ def start_or_resume(run):
         checkpoints.broadcast(run.net, optimizers, run.group)
         numbers = [run.state.epoch, run.state.step] if run.first else [0, 0]
         run.state.epoch, run.state.step = mx.distributed.all_sum(mx.array(numbers), group=run.group).tolist()
+
+
+def finished_epochs(path):
+    """Return how many epochs the run of a checkpoint has finished; 0 where that cannot be told."""
+    epoch = checkpoints.read_state(path)["state"].get("epoch")
+    return epoch if isinstance(epoch, int) else 0
 
 
 def check_same(folder, stored, settings, classes):

@@ -1,8 +1,11 @@
 """dataset/files.py: files are written whole, under any name that a disk takes."""
 
 import os
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 
 from dataset import cli
 from dataset.files import atomic_write, same_file, shorten
@@ -18,6 +21,32 @@ def test_a_name_of_255_bytes_can_be_written(tmp_path):
         temporary.write_text("y")
         raise ZeroDivisionError
     assert [file.read_text() for file in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_a_killed_process_left_is_written_over_and_what_another_writes_is_not(tmp_path):
+    path, other = tmp_path / "a.png", tmp_path / "other.png"
+    killed = "import sys; from dataset.files import atomic_write\n"
+    killed += "with atomic_write(sys.argv[1]) as t: t.write_text('x' * 99); import os; os._exit(9)"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", killed, path], cwd=ROOT)
+        assert len(list(tmp_path.iterdir())) == 1
+    with atomic_write(path) as one, atomic_write(path) as two, atomic_write(other) as three:
+        assert one.read_text() == "" and len({one, two, three}) == 3
+        one.write_text("1")
+        two.write_text("2")
+        three.write_text("3")
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a.png": "1", "other.png": "3"}
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    with atomic_write(tmp_path / "a.png") as temporary:
+        pass
+    temporary.symlink_to(victim)
+    with atomic_write(tmp_path / "a.png") as other:
+        other.write_text("x")
+    assert victim.read_text() == "precious" and (tmp_path / "a.png").read_text() == "x"
 
 
 def test_long_names_are_cut_between_characters_and_stay_different():

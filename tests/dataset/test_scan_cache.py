@@ -1,5 +1,6 @@
 """dataset/scan_cache.py: what was found is there at the next start, whatever happened in between."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,10 +9,11 @@ import pytest
 from dataset.cli import UserError
 from dataset.duplicates import ImageInfo
 from dataset.prepare import Source
-from dataset.scan_cache import NAME, ScanCache
+from dataset.scan_cache import NAME, ScanCache, read_entry
 
 ARGS = SimpleNamespace(min_size=32, max_megapixels=128, size=256, fit="keep", quality=92, report=False)
-INFO = ImageInfo(width=3, height=2, bytes=9, file_digest=b"\0\xff", pixel_digest=b"p", hashes=b"h", thumbnail=b"t")
+BYTES = {"file_digest": b"\0\xff" * 8, "pixel_digest": b"p" * 16, "hashes": b"h" * 64, "thumbnail": b"t" * 768}
+INFO = ImageInfo(width=3, height=2, bytes=9, **BYTES)
 
 
 def source(name):
@@ -64,6 +66,29 @@ def test_the_file_does_not_grow_for_ever(tmp_path):
     assert lines <= 8 and len((tmp_path / NAME).read_bytes().splitlines()) <= 6
     with ScanCache(tmp_path) as cache:
         assert cache.info(source("x")) == INFO and cache.has_written(source("x"), ARGS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b'{"planned": ["a/x.jpg", "../precious.jpg"]}',
+        b'{"written": "/tmp/precious.jpg", "path": "raw/a/x.png", "stamp": "1 2"}',
+        b'{"written": "a/x.jpg", "path": 5, "stamp": "1 2"}',
+        json.dumps(read_entry("raw/a/x.png", "1 2", INFO) | {"width": "wide"}).encode(),
+        json.dumps(read_entry("raw/a/x.png", "1 2", INFO) | {"hashes": "aGFzaA=="}).encode(),
+    ],
+)
+def test_a_damaged_file_is_told_and_names_nothing_outside(tmp_path, line):
+    (tmp_path / "precious.jpg").touch()
+    out = tmp_path / "out"
+    with ScanCache(out) as cache:
+        record(cache, "x")
+    with open(out / NAME, "ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(UserError, match="damaged"):
+        ScanCache(out)
+    assert (tmp_path / "precious.jpg").exists()
 
 
 def test_folders_of_others_are_refused(tmp_path):

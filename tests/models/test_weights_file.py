@@ -6,13 +6,13 @@ import zipfile
 import models
 from models import weights_file
 from models.conversion.identification import identify, shapes_of
-from models.npz import from_bfloat16, npy_entries, to_bfloat16
 from models.weights_file import Metadata
 
 import numpy as np
 import pytest
 
 from dataset.cli import UserError
+from dataset.npz import from_bfloat16, npy_entries, to_bfloat16
 
 
 def parameters(model="alexnet", aux=False, seed=0, dtype=np.float32):

@@ -18,12 +18,12 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
 from models import weights_file  # noqa: E402
 from models.conversion import formats, state_dict  # noqa: E402
-from models.npz import npy_entries  # noqa: E402
 
 import foreign  # noqa: E402
 import numpy as np  # noqa: E402
 
 from dataset.cli import UserError  # noqa: E402
+from dataset.npz import npy_entries  # noqa: E402
 
 HERE = ROOT / "tests/references/checkpoints"
 MEMORY = 4 << 20  # bytes beyond 64 times the file's size

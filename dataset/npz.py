@@ -16,7 +16,7 @@ INFLATION = 64  # how many times its size a file may grow when it is unpacked; t
 HEADER = re.compile(
     r"\{'descr': '([<>|=][a-zA-Z]\d{1,2})', 'fortran_order': (True|False), 'shape': \((\d[\d, ]*)?\),? *\}\s*", re.ASCII
 )
-STORED = {f"{order}{kind}" for order in "<>|=" for kind in ("f2", "f4", "f8", "V2", "i1", "u1", "i4", "i8")}
+STORED = {f"{order}{kind}" for order in "<>|=" for kind in ("f2", "f4", "f8", "V2", "i1", "u1", "i4", "i8", "u8")}
 
 
 def npy_entries(path, wanted=lambda name: True):
@@ -90,7 +90,18 @@ def what_instead(path):
 
 
 def npy(data, name):
-    """Read the bytes of a .npy file as an array, a view of them. Only numbers, and only as many as there are.
+    """Read the bytes of a .npy file as an array, a view of them. Only numbers, and only as many as there are."""
+    dtype, shape, fortran, start = npy_header(data, name)
+    if math.prod(shape) * dtype.itemsize != len(data) - start:
+        raise UserError(f"{name} is cut off or damaged")
+    array = np.frombuffer(data, dtype, offset=start)
+    if not dtype.isnative:
+        array = array.byteswap().view(dtype.newbyteorder())
+    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+
+
+def npy_header(data, name):
+    """Return (dtype, shape, whether the first axis runs fastest, where the numbers begin) of a .npy file's first bytes.
 
     The header is the text that numpy and MLX write (numpy.lib.format), matched and never evaluated.
     """
@@ -98,18 +109,23 @@ def npy(data, name):
     length_format, start = ("<H", 10) if version == b"\x01" else ("<I", 12)
     if data[:6] != b"\x93NUMPY" or version not in (b"\x01", b"\x02", b"\x03") or len(data) < start:
         raise UserError(f"{name} is no array")
-    start += struct.unpack_from(length_format, data, 8)[0]
-    header = HEADER.fullmatch(data[12 if length_format == "<I" else 10 : start].decode("latin-1"))
+    end = start + struct.unpack_from(length_format, data, 8)[0]
+    header = HEADER.fullmatch(data[start:end].decode("latin-1"))
     if not header or header[1] not in STORED:
         raise UserError(f"{name} is no plain array of numbers")
     shape = [int(size) for size in re.findall(r"\d{1,18}", header[3] or "")]
-    dtype = np.dtype(header[1])
-    if len(shape) > 8 or math.prod(shape) * dtype.itemsize != len(data) - start:
+    if len(shape) > 8:
         raise UserError(f"{name} is cut off or damaged")
-    array = np.frombuffer(data, dtype, offset=start)
-    if not dtype.isnative:
-        array = array.byteswap().view(dtype.newbyteorder())
-    return array.reshape(shape[::-1]).T if header[2] == "True" else array.reshape(shape)
+    return np.dtype(header[1]), shape, header[2] == "True", end
+
+
+def map_npy(path):
+    """Map a .npy file into memory, read-only. Raises UserError where it is none, or not whole."""
+    with open(path, "rb") as file:
+        dtype, shape, fortran, start = npy_header(file.read(4096), path)
+    if fortran or start + math.prod(shape) * dtype.itemsize != os.path.getsize(path) or not math.prod(shape):
+        raise UserError(f"{path} is cut off or damaged")
+    return np.memmap(path, dtype, "r", start, tuple(shape))
 
 
 def to_bfloat16(array):
