@@ -26,10 +26,11 @@ from models.dreaming.options import (
 from models.dreaming.recipes import make_recipe, to_text
 from models.dreaming.schedules import names_concepts, schedule_targets
 from models.dreaming.tiles import tile_size
+from models.dreaming.views import transform_view
 
 import numpy as np
 
-from dataset.camera import LARGEST, ZOOMS, Step, close_loop, overlap, plan_zoom, read_schedule, transform_view
+from dataset.camera import LARGEST, ZOOMS, Step, close_loop, overlap, plan_zoom, read_schedule
 from dataset.cli import Parser, UsageError, UserError, log, number, progress, run, whole_number
 from dataset.container import VideoError
 from dataset.drift import high_pass, match_statistics, restore_detail, statistics
