@@ -25,16 +25,11 @@ CONCEPT_DEFAULTS = {"steps": 20, "step_size": 1.5, "lapnorm": 4, "smooth": 0.5, 
 FRAME_CLASS_DEFAULTS = {name: value for name, value in CLASS_DEFAULTS.items() if name != "steps"}
 FRAME_CONCEPT_DEFAULTS = {name: value for name, value in CONCEPT_DEFAULTS.items() if name != "steps"}
 
-# How the scripts' --help ends
+# How dream.py --help ends
 DREAM_EXAMPLES = (
     "python dream.py photo.jpg --preset dogslugs --max-size 1024",
     "python dream.py photo.jpg --concept dataset/cat -o cat.png",
     "python dream.py photos/ -o dreams/ --layers inception4c:13,27 conv3=0.2",
-)
-VIDEO_EXAMPLES = (
-    "python dream_video.py photo.jpg -o zoom.mp4 --frames 240 --rotate 0.5",
-    "python dream_video.py clip.mp4 -o dream.mp4 --flow --end 0:10",
-    "python dream_video.py photo.jpg -o loop.webp --loop --class castle",
 )
 
 # Whoever gives one of these does without the other's old value, be it of a recipe or of a preset
