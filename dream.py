@@ -16,6 +16,7 @@ from pathlib import Path
 
 import models
 from models.dreaming.accentuate import accentuate
+from models.dreaming.atlas import check_page, is_finished
 from models.dreaming.concepts import Concept, save_concept
 from models.dreaming.gradients import color_matrix, gradient_transform
 from models.dreaming.objectives import Guide, objective_function, precision_dtype
@@ -244,8 +245,8 @@ def add_recipe_options(parser):
         nargs="?",
         const="stages",
         metavar="WHAT",
-        help="a sheet of small dreams of the picture instead: of every stage, of every channel of a LAYER, or of all "
-        "'models' here (default without WHAT: stages); prints the command of each",
+        help="a page of small dreams instead: of every stage, of every channel of a LAYER, of the classes whose names "
+        "hold TEXT ('classes:TEXT'), or of all 'models' here (default: stages); a sheet with -o NAME.png",
     )
 
 
@@ -279,7 +280,7 @@ def main(arguments=None):
     args = parse_over(parser, arguments, repeated)
     check_use(args, given)
     inputs = find_inputs(args)
-    outputs = output_paths(inputs, args.output, "survey" if args.survey else "dream")
+    outputs = output_paths(inputs, args.output, "_survey.html" if args.survey else "_dream.png")
     net = models.load(args.model, args.weights)
     if args.list_layers:
         return list_layers(net)
@@ -324,15 +325,15 @@ def find_inputs(args):
     return inputs
 
 
-def output_paths(inputs, output, kind="dream"):
+def output_paths(inputs, output, end="_dream.png"):
     """Return where each image's dream goes. Raises UsageError if that would be an input, or twice the same."""
-    names = [place.with_name(shorten(place.stem, f"_{kind}.png")) for _, place in inputs]
+    names = [place.with_name(shorten(place.stem, end)) for _, place in inputs]
     if output and (len(inputs) > 1 or output.is_dir() or not output.suffix):
         paths = [output / name for name in names]
     else:
         paths = [output or name for name in names]
     for i, path in enumerate(paths):
-        check_writable(path)
+        (check_page if end.endswith(".html") else check_writable)(path)
         if any(source and same_file(path, source) for source, _ in inputs):
             raise UsageError(f"{path} is an input: give the dream another name with -o")
         if path in paths[:i]:
@@ -349,7 +350,7 @@ def run_all(inputs, outputs, args, todo):
     jobs = list(zip(inputs, outputs, strict=True))[group.rank() :: group.size()]
     broken = 0
     for (path, _), output in jobs:
-        if args.resume and output.exists():
+        if args.resume and is_finished(output):
             continue
         try:
             todo(path, output)
@@ -399,7 +400,7 @@ def dream_on(net, args, options, path, output):
 
 
 def survey_image(net, args, options, path, output):
-    """Write a sheet of small dreams of one image (None: of noise)."""
+    """Write a page or sheet of small dreams of one image (None: of noise)."""
     image, _ = load_input(args, path)
     if not args.quiet:
         models.advise(net.path)
@@ -409,8 +410,7 @@ def survey_image(net, args, options, path, output):
 def load_input(args, path):
     """Read the image at `path`, or make noise for None, at the size asked for: (image, its alpha or None)."""
     if path is None:
-        width, height = map(int, args.noise.split("x"))
-        return noise(height, width, args.seed), None
+        return noise(*map(int, reversed(args.noise.split("x"))), args.seed), None
     if is_animation(path):
         log(f"{path}: it moves; this is its first frame, and python dream_video.py dreams on all of it", args.quiet)
     return read_image_and_alpha(path, args.width, args.max_size)

@@ -25,6 +25,8 @@ CONCEPT_DEFAULTS = {"steps": 20, "step_size": 1.5, "lapnorm": 4, "smooth": 0.5, 
 FRAME_CLASS_DEFAULTS = {name: value for name, value in CLASS_DEFAULTS.items() if name != "steps"}
 FRAME_CONCEPT_DEFAULTS = {name: value for name, value in CONCEPT_DEFAULTS.items() if name != "steps"}
 
+CLASS_SURVEY = "classes:"  # --survey classes:TEXT
+
 # Whoever gives one of these does without the other's old value, be it of a recipe or of a preset
 EXCLUSIVE = (("layers", "classes", "concepts"), ("guide", "concepts"), ("width", "max_size"))
 
@@ -231,7 +233,9 @@ def dependent_defaults(options):
         return ACCENTUATE_DEFAULTS if from_picture else VISUALIZE_DEFAULTS
     if options.get("preset"):
         return {}
-    return CONCEPT_DEFAULTS if options.get("concepts") else CLASS_DEFAULTS if options.get("classes") else {}
+    if options.get("concepts"):
+        return CONCEPT_DEFAULTS
+    return CLASS_DEFAULTS if options.get("classes") or (options.get("survey") or "").startswith(CLASS_SURVEY) else {}
 
 
 def check_concepts(concepts, guide, background):
@@ -246,12 +250,13 @@ def check_use(args, given):
     """Raise UsageError where an option of dream.py was given that would have no effect."""
     alone = {"model", "weights", "layers", "classes", "concepts", "background", "seed", "steps", "noise"}
     alone |= {"visualize", "width", "max_size"}
+    what = args.survey or ""
     useless = {
         "--visualize": [name for name in ("survey", "preset", *SWITCHES) if args.visualize and name not in alone],
         "--noise": [name for name in ("width", "max_size") if args.noise],
-        "--survey models": [name for name in ("layers", "classes") if args.survey == "models"],
+        f"--survey {what}": (["layers"] if what == "models" or what.startswith(CLASS_SURVEY) else [])
+        + (["concepts"] if what not in ("", "stages", "models") else []),
         "--survey": [name for name in ("classes", "save_every", "growth", "save_concept") if args.survey],
-        f"--survey {args.survey}": ["concepts"] if args.survey not in (None, "stages", "models") else [],
     }
     for option, names in useless.items():
         for name in names:
