@@ -22,10 +22,11 @@ from models.dreaming.gradients import color_matrix, gradient_transform
 from models.dreaming.objectives import Guide, objective_function, precision_dtype
 from models.dreaming.octaves import octave_sizes
 from models.dreaming.options import (
-    CLASS_DEFAULTS,
-    CONCEPT_DEFAULTS,
+    DREAM_EXAMPLES,
+    add_batch_options,
     add_dream_options,
     add_image_options,
+    add_recipe_options,
     check_use,
     describe_defaults,
     given_options,
@@ -54,12 +55,13 @@ from models.network import Network
 import mlx.core as mx
 import numpy as np
 
-from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, progress, run, whole_number
+from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, progress, run
 from dataset.color import LUMA
 from dataset.decoding import is_animation
 from dataset.files import disk_error, same_file, shorten
 from dataset.folder import expand
 from dataset.images import check_writable, read_image_and_alpha, resize_image, resize_linear, write_image
+from dataset.viewer import show
 
 # --- The algorithm ---
 
@@ -209,9 +211,10 @@ def blend(image, dreamed, strength=1.0, keep_color=False):
 def build_parser():
     parser = Parser(
         prog="dream.py",
+        usage="dream.py [options] PICTURE ...",
         description="Dream on pictures, as DeepDream did in 2015, and beyond.",
-        epilog="Unless given or a --preset tells otherwise, with --class: "
-        f"{describe_defaults(CLASS_DEFAULTS)}; with --concept: {describe_defaults(CONCEPT_DEFAULTS)}.",
+        epilog=describe_defaults(),
+        examples=DREAM_EXAMPLES,
     )
     add = parser.add_argument
     add("pictures", nargs="*", metavar="PICTURE", help="pictures, folders, patterns such as 'photos/*.jpg'")
@@ -220,47 +223,18 @@ def build_parser():
         "--output",
         type=Path,
         metavar="OUT",
-        help="a .png, .jpg or .webp file, or a folder for several pictures (default: <name>_dream.png in the current "
-        "folder)",
+        help="a .png, .jpg or .webp file, or a folder for several pictures (default: <name>_dream.png)",
     )
     add("--quiet", action="store_true", help="no progress bar, no notes")
-    add_image_options(parser)
-    add_dream_options(parser)
+    add("--show", action="store_true", help="open what was made in the system's viewer")
     add_recipe_options(parser)
+    add_dream_options(parser)
+    add_image_options(parser)
     add_batch_options(parser)
     add = parser.add_argument_group("lists").add_argument
     for what in ("models", "layers", "classes", "presets"):
-        add(f"--list-{what}", action="store_true", help=f"list the {what} there are, and end")
+        add(f"--list-{what}", action="store_true", help=f"print the {what} there are, and end")
     return parser
-
-
-def add_recipe_options(parser):
-    add = parser.add_argument_group("looks and recipes").add_argument
-    add("--preset", metavar="NAME", help="a look by its name, see --list-presets; other options override it")
-    add("--like", type=Path, metavar="PICTURE", help="as that dream was made; other options override it")
-    add("--recipe", type=Path, metavar="PICTURE", help="print the command that made a dream, and end")
-    add("--save-concept", type=Path, metavar="FILE", help="keep what --concept found in an .npz, for --concept FILE")
-    add(
-        "--survey",
-        nargs="?",
-        const="stages",
-        metavar="WHAT",
-        help="a page of small dreams instead: of every stage, of every channel of a LAYER, of the classes whose names "
-        "hold TEXT ('classes:TEXT'), or of all 'models' here (default: stages); a sheet with -o NAME.png",
-    )
-
-
-def add_batch_options(parser):
-    add = parser.add_argument_group("many and growing").add_argument
-    add("--resume", action="store_true", help="leave out pictures whose dream is there")
-    add("--save-every", type=whole_number(1), metavar="N", help="keep the picture every N steps")
-    add(
-        "--growth",
-        choices=("pictures", "gif", "webp"),
-        default="pictures",
-        metavar="HOW",
-        help="what --save-every makes: pictures in <dream>.frames/, or one animated gif or webp beside the dream",
-    )
 
 
 def main(arguments=None):
@@ -360,6 +334,8 @@ def run_all(inputs, outputs, args, todo):
                 raise
             broken += 1
             print_error("dream.py", error_text(error, path), 1)
+    if args.show:
+        show([output for _, output in jobs if output.exists()], args.quiet)
     if broken:
         raise UserError(f"{broken} of {len(jobs)} pictures could not be dreamed on")
     return 0

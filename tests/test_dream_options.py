@@ -46,6 +46,15 @@ def test_noise_becomes_a_picture(tmp_path):
         assert run("dream.py", *wrong, cwd=tmp_path)[0] == 2
 
 
+def test_what_was_made_is_shown(photo, monkeypatch):
+    monkeypatch.chdir(photo.parent)
+    shown = []
+    monkeypatch.setattr(dream, "show", lambda paths, quiet: shown.append([str(path) for path in paths]))
+    for words in (TINY, [*TINY, "--show"], [*TINY[:4], "--quiet", "--survey", "classes:volcano", "--show"]):
+        dream.main(["photo.png", *words])
+    assert shown == [["photo_dream.png"], ["photo_survey.html"]]
+
+
 def test_a_survey_of_channels_in_sheets(photo, tmp_path):
     status, out, _ = run(
         *("dream.py", photo.name, "--survey", "inception3a.branch3.0", *TINY[:4], "--quiet", "-o", "sheet.png"),
