@@ -60,9 +60,18 @@ from dataset.frames import (
 from dataset.images import check_writable, read_image, resize_to, to_uint8, write_image
 from dataset.video import constant_rate, is_video, read_frames, read_video, without_sound
 from dataset.video_writer import FORMATS, has_sound, keeps_pixel_shape, video_writer
+from dataset.viewer import show
 from dream import deepdream
 
-NOT_IN_KEY = {"output", "quality", "fps", "preview", "restart", "quiet"}  # options that the frames do not depend on
+NOT_IN_KEY = {
+    "output",
+    "quality",
+    "fps",
+    "preview",
+    "restart",
+    "quiet",
+    "show",
+}  # no part of the frames
 
 # --- The endless zoom ---
 
@@ -223,6 +232,7 @@ def build_parser():
     add("--preview", type=Path, metavar="FILE", help="also write the newest frame to this picture")
     add("--restart", action="store_true", help="begin anew, whatever frames are kept in <out>.frames/")
     add("--quiet", action="store_true", help="no progress bar, no notes")
+    add("--show", action="store_true", help="open the film in the system's viewer")
     zoom, video = add_zoom_options(parser), add_video_options(parser)
     add_dream_options(parser)
     return parser, zoom, video
@@ -294,6 +304,8 @@ def main(arguments=None):
             raise UserError(f"{reason}: finished frames are kept in {folder}; the same command continues") from None
         discard(folder)
     print(args.output)
+    if args.show:
+        show([args.output], args.quiet)
 
 
 def plan_video(group, net, args, options, video, finished, state, folder=None):

@@ -25,6 +25,8 @@ CONCEPT_DEFAULTS = {"steps": 20, "step_size": 1.5, "lapnorm": 4, "smooth": 0.5, 
 FRAME_CLASS_DEFAULTS = {name: value for name, value in CLASS_DEFAULTS.items() if name != "steps"}
 FRAME_CONCEPT_DEFAULTS = {name: value for name, value in CONCEPT_DEFAULTS.items() if name != "steps"}
 
+CLASS_SURVEY = "classes:"  # --survey classes:TEXT
+
 # How dream.py --help ends
 DREAM_EXAMPLES = (
     "python dream.py photo.jpg --preset dogslugs --max-size 1024",
@@ -82,6 +84,35 @@ def add_image_options(parser):
         action="store_true",
         help="draw what a class, channel or concept looks like to the network: from noise (default: 224x224, "
         "200 steps) or, with a PICTURE, into it (default: 80 steps)",
+    )
+
+
+def add_recipe_options(parser):
+    add = parser.add_argument_group("looks and recipes").add_argument
+    add("--preset", metavar="NAME", help="a look, see --list-presets; options override it")
+    add("--like", type=Path, metavar="PICTURE", help="dream as that dream was made; options override it")
+    add("--recipe", type=Path, metavar="PICTURE", help="print the command that made this dream, and end")
+    add("--save-concept", type=Path, metavar="FILE", help="keep what --concept found, an .npz for --concept FILE")
+    add(
+        "--survey",
+        nargs="?",
+        const="stages",
+        metavar="WHAT",
+        help="a page of small dreams instead: of every stage, of every channel of a LAYER, of the classes whose names "
+        "hold TEXT ('classes:TEXT'), or of all 'models' here (default: stages); a sheet with -o NAME.png",
+    )
+
+
+def add_batch_options(parser):
+    add = parser.add_argument_group("many and growing").add_argument
+    add("--resume", action="store_true", help="leave out pictures whose dream is there already")
+    add("--save-every", type=whole_number(1), metavar="N", help="also write the unfinished dream, every N steps")
+    add(
+        "--growth",
+        choices=("pictures", "gif", "webp"),
+        default="pictures",
+        metavar="HOW",
+        help="what --save-every makes: pictures in <dream>.frames/, or one moving gif or webp",
     )
 
 
@@ -270,7 +301,9 @@ def dependent_defaults(options):
         return ACCENTUATE_DEFAULTS if from_picture else VISUALIZE_DEFAULTS
     if options.get("preset"):
         return {}
-    return CONCEPT_DEFAULTS if options.get("concepts") else CLASS_DEFAULTS if options.get("classes") else {}
+    if options.get("concepts"):
+        return CONCEPT_DEFAULTS
+    return CLASS_DEFAULTS if options.get("classes") or (options.get("survey") or "").startswith(CLASS_SURVEY) else {}
 
 
 def check_concepts(concepts, guide, background):
@@ -285,12 +318,13 @@ def check_use(args, given):
     """Raise UsageError where an option of dream.py was given that would have no effect."""
     alone = {"model", "weights", "layers", "classes", "concepts", "background", "seed", "steps", "noise"}
     alone |= {"visualize", "width", "max_size"}
+    what = args.survey or ""
     useless = {
         "--visualize": [name for name in ("survey", "preset", *SWITCHES) if args.visualize and name not in alone],
         "--noise": [name for name in ("width", "max_size") if args.noise],
-        "--survey models": [name for name in ("layers", "classes") if args.survey == "models"],
+        f"--survey {what}": (["layers"] if what == "models" or what.startswith(CLASS_SURVEY) else [])
+        + (["concepts"] if what not in ("", "stages", "models") else []),
         "--survey": [name for name in ("classes", "save_every", "growth", "save_concept") if args.survey],
-        f"--survey {args.survey}": ["concepts"] if args.survey not in (None, "stages", "models") else [],
     }
     for option, names in useless.items():
         for name in names:
