@@ -15,13 +15,14 @@ def max_pool(x, kernel_size, stride, padding=0, ceil_mode=False):
     padding. Raises ValueError where no window fits.
     """
     k, s, p = kernel_size, stride, padding
-    if ceil_mode or p:
-        ends = [ceil_padding(size, k, s, p) if ceil_mode else p for size in x.shape[1:3]]
-        x = mx.pad(x, [(0, 0), (p, ends[0]), (p, ends[1]), (0, 0)], constant_values=-float("inf"))
-    if min(x.shape[1:3]) < k:  # MLX would make an empty map of it
-        raise ValueError(f"a window of {k} x {k} is larger than its input, {x.shape[1]} x {x.shape[2]}")
+    rows, columns = ((p, ceil_padding(size, k, s, p) if ceil_mode else p) for size in x.shape[1:3])
+    if min(x.shape[1] + sum(rows), x.shape[2] + sum(columns)) < k:  # MLX would make an empty map of it
+        size = f"{x.shape[1] + sum(rows)} x {x.shape[2] + sum(columns)}"
+        raise ValueError(f"a window of {k} x {k} is larger than its input, {size}")
     if not on_cpu():
-        return max_pool_gpu(k, s)(x)
+        return max_pool_gpu(k, s, rows, columns)(x)
+    if ceil_mode or p:
+        x = mx.pad(x, [(0, 0), rows, columns, (0, 0)], constant_values=-float("inf"))
     return max_along(2, k, s)(max_along(1, k, s)(x))
 
 
