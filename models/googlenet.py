@@ -4,9 +4,9 @@ Szegedy et al., Going Deeper with Convolutions, 2014. The Caffe network of 2015,
 on it: what differs there is a class attribute here.
 """
 
-import mlx.core as mx
 import mlx.nn as nn
 
+from .kernels.bands import concatenate
 from .kernels.pooling import adaptive_avg_pool
 from .kernels.relu import relu
 from .layers import BasicConv2d, MaxPool2d, flatten_chw
@@ -43,7 +43,7 @@ class Inception(nn.Module):
                 y = layer(y)
                 yield f"{name}.{branch}.{i}", y
             outputs.append(y)
-        output = mx.concatenate(outputs, axis=-1)
+        output = concatenate(outputs)
         yield name, output
         return output
 
