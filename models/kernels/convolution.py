@@ -37,6 +37,9 @@ WINOGRAD_INPUT, WINOGRAD_KERNEL, WINOGRAD_OUTPUT = (
 )
 
 
+STRIP = 2**24  # bytes of transformed tiles that are made at a time, about: VGG would need thrice the memory
+
+
 def uncached(name, make, *sources):
     return make(*sources)
 
@@ -184,7 +187,20 @@ def correlate(parts, top, size, left, factors, kernel, bias=None):
 
 
 def winograd(parts, top, size, left, factors, bias):
-    """Do what correlate() does, for kernels of 3 x 3 by Winograd's 36 products."""
+    """Do what correlate() does, for kernels of 3 x 3 by Winograd's 36 products, a strip of rows after the other."""
+    rows, columns = size
+    channels = max(factors.shape[1:])
+    cells = 9 / 4 * len(parts[0]) * rows * columns * channels  # that the transformed tiles have
+    strips = min(-(-rows // 4), max(1, round(4 * cells / STRIP)))
+    cuts = [4 * (-(-rows // 4) * i // strips) for i in range(strips)] + [rows]
+    made = [
+        winograd_strip(parts, top + start, (stop - start, columns), left, factors, bias)
+        for start, stop in zip(cuts, cuts[1:], strict=False)
+    ]
+    return mx.concatenate(made, axis=1) if strips > 1 else made[0]
+
+
+def winograd_strip(parts, top, size, left, factors, bias):
     (rows, columns), outputs = size, factors.shape[2]
     down, across = -(-rows // 4), -(-columns // 4)  # tiles
     n, _, width, _ = parts[0].shape
