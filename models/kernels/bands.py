@@ -61,6 +61,14 @@ def use(number):
     blas.share_cores(number)
 
 
+def use_kept(state):
+    """Cut images as for a video's first frame, whose state keeps the number, whatever cores and processes there are
+    now: in other bands, the last bits are others.
+    """
+    state.setdefault("bands", blas.bands(alone=True))
+    use(int(state["bands"]))
+
+
 def streams(number):
     """Return the streams of `number` bands; MLX has them for one Python thread each."""
     known = of_this_thread.__dict__.setdefault("streams", [])

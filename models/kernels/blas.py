@@ -44,19 +44,21 @@ def load():
     return found
 
 
-def bands():
-    """Return how many bands images are cut into: what DEEPDREAM_BANDS says, or one for each core of this process."""
+def bands(alone=False):
+    """Return how many bands images are cut into: what DEEPDREAM_BANDS says, or one for each core of this process;
+    `alone`: were it the only one of an mlx.launch here.
+    """
     asked = os.environ.get("DEEPDREAM_BANDS")
     if asked is None:
-        return cores() if sys.platform == "linux" else 1
+        return cores(alone) if sys.platform == "linux" else 1
     if not asked.isdecimal() or int(asked) < 1:
         raise SystemExit(f"error: DEEPDREAM_BANDS is {asked!r}, and should be a whole number of at least 1")
     return int(asked)
 
 
-def cores():
-    """Count the processors for this process, of those that it and others of an mlx.launch may use."""
-    return max(1, len(os.sched_getaffinity(0)) // processes_here())
+def cores(alone=False):
+    """Count the processors for this process, of those that it and others of an mlx.launch may use; `alone`: all."""
+    return max(1, len(os.sched_getaffinity(0)) // (1 if alone else processes_here()))
 
 
 def share_cores(count):
