@@ -37,6 +37,7 @@ from models.dreaming.video_options import (
     percentage,
 )
 from models.dreaming.views import transform_view
+from models.kernels import bands
 
 import mlx.core as mx
 import numpy as np
@@ -285,11 +286,12 @@ def main(arguments=None):
     folder = args.output.with_name(shorten(args.output.name, ".frames"))
     with resume_frames(folder, resume_key(args, net, targets), args.restart, plain(defaults)) as (finished, state):
         check_state(folder, finished, state, image.shape[:2])
-        # the tiles, too, are those of the first frame, however much memory is free when this is resumed
+        # the tiles and bands, too, are those of the first frame, however much memory is free when this is resumed
         state.setdefault("tile", args.tile or tile_size(net))
+        bands.use_kept(state)
         options["tile"] = int(state["tile"])
         if video:
-            from_first(group, finished=finished, tile=state["tile"])
+            from_first(group, finished=finished, tile=state["tile"], bands=state["bands"])
             timing, total, frames = plan_video(group, net, args, options, video, finished, state, folder)
         else:
             timing, total, frames = plan_zoom_frames(net, args, options, image, schedule, finished, state)
@@ -337,6 +339,7 @@ def help_dreaming(group, net, args, options, video):
     """Dream this process's share of the frames, which rank 0 keeps and writes; none of a zoom's, a long run."""
     if video:
         state = from_first(group)
+        bands.use_kept(state)
         options["tile"] = int(state["tile"])
         for _ in plan_video(group, net, args, options, video, int(state.pop("finished")), state)[2]:
             pass

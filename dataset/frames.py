@@ -85,10 +85,10 @@ def read_state(folder):
 
 def check_state(folder, finished, state, size):
     """Raise UserError where a state is not one of a video with frames of `size`, (height, width), all of them here."""
-    shapes = {"frame": (*size, 3), "mean": (3,), "std": (3,), "detail": (), "tile": ()}
+    shapes = {"frame": (*size, 3), "mean": (3,), "std": (3,), "detail": (), "tile": (), "bands": ()}
     wrong = any(np.shape(value) != shapes.get(name) for name, value in state.items())
     missing = finished > 0 and not {"frame", "mean", "std"} <= state.keys()
-    if wrong or missing or not state.get("tile", 1) >= 1:
+    if wrong or missing or min(state.get("tile", 1), state.get("bands", 1)) < 1:
         raise damaged(folder / "state.npz")
     for n in range(finished):
         if not frame_path(folder, n).exists():

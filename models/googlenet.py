@@ -4,11 +4,11 @@ Szegedy et al., Going Deeper with Convolutions, 2014. The Caffe network of 2015,
 on it: what differs there is a class attribute here.
 """
 
-import mlx.core as mx
 import mlx.nn as nn
 
 from .kernels import relu as relu_kernels
 from .kernels.arrays import on_cpu
+from .kernels.bands import concatenate
 from .kernels.inception import Kernel, inception_gpu
 from .kernels.pooling import adaptive_avg_pool
 from .kernels.relu import relu
@@ -46,7 +46,7 @@ class Inception(nn.Module):
                 y = layer(y)
                 yield f"{name}.{branch}.{i}", y
             outputs.append(y)
-        output = inception_gpu(x, *self.kernels(x.dtype)) if self.as_one() else mx.concatenate(outputs, axis=-1)
+        output = inception_gpu(x, *self.kernels(x.dtype)) if self.as_one() else concatenate(outputs)
         yield name, output
         return output
 

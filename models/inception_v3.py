@@ -1,8 +1,8 @@
 """Inception v3 in torchvision's layout (Szegedy et al., Rethinking the Inception Architecture, 2015)."""
 
-import mlx.core as mx
 import mlx.nn as nn
 
+from .kernels.bands import concatenate, join
 from .kernels.pooling import adaptive_avg_pool, avg_pool_3x3, max_pool
 from .layers import BasicConv2d, MaxPool2d
 from .network import Network, layers_after
@@ -99,7 +99,7 @@ class Mixed(nn.Module):
         if "branch_pool" not in branches:
             outputs.append(max_pool(x, 3, 2))
             yield f"{name}.branch_pool", outputs[-1]
-        output = mx.concatenate(outputs, axis=-1)
+        output = concatenate(outputs)
         yield name, output
         return output
 
@@ -118,6 +118,7 @@ class InceptionAux(nn.Module):
         self.fc = nn.Linear(768, num_classes)
 
     def __call__(self, x):
+        x = join(x)
         x = nn.AvgPool2d(5, 3)(x) if min(x.shape[1:3]) >= 17 else adaptive_avg_pool(x, 17, kernel_size=5, stride=3)
         return self.fc(self.conv1(self.conv0(x)).mean(axis=(1, 2)))
 

@@ -4,6 +4,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .kernels.arrays import on_cpu
+from .kernels.bands import each, join
 from .kernels.convolution import conv2d, conv2d_relu
 from .kernels.pooling import max_pool
 from .kernels.relu import relu
@@ -118,6 +119,9 @@ class LRN(nn.Module):
         self.alpha = alpha
 
     def __call__(self, x):
+        return each(self.normalise, x)
+
+    def normalise(self, x):
         dtype, x = x.dtype, x.astype(mx.float32)  # squares are too large for float16
         channels = x.shape[-1]
         squares = mx.pad(x * x, [(0, 0), (0, 0), (0, 0), (2, 2)])
@@ -128,4 +132,5 @@ class LRN(nn.Module):
 
 def flatten_chw(x):
     """Flatten N x H x W x C to N x CHW, the order of torch's and Caffe's classifiers."""
+    x = join(x)
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)

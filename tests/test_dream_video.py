@@ -630,8 +630,7 @@ def test_ranks_share_a_film(tmp_path, options, monkeypatch):
     if options:
         pytest.importorskip("cv2")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("DEEPDREAM_BANDS", "1")
-    frames = moving_frames(12, 40, 56)
+    frames = moving_frames(12, 80, 100)  # tall enough for two bands
     write_video(tmp_path / "clip.mp4", [255 - frame if 3 <= i < 8 else frame for i, frame in enumerate(frames)])
     assert run("dream_video.py", "clip.mp4", "-o", "one.mp4", *options, *TINY, cwd=tmp_path)[0] == 0
 

@@ -36,11 +36,40 @@ def load():
     if found is None and sys.platform == "linux" and os.environ.get("DEEPDREAM_BLAS") != "off":
         # MLX's own thread needs the processor as soon as a product is done: 2^16 cycles of waiting are enough
         os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
-        if (here := processes_here()) > 1 and "OMP_NUM_THREADS" not in os.environ:
-            os.environ.setdefault("OPENBLAS_NUM_THREADS", str(max(1, os.cpu_count() // here)))
+        # the bands (bands.py) are laid out side by side; at MLX's own width of 20, one would wait for the other
+        os.environ.setdefault("MLX_BFS_MAX_WIDTH", "1000")
         found = from_scipy() or from_system()
+        share_cores(bands())
         keep_memory()
     return found
+
+
+def bands(alone=False):
+    """Return how many bands images are cut into: what DEEPDREAM_BANDS says, or one for each core of this process;
+    `alone`: were it the only one of an mlx.launch here.
+    """
+    asked = os.environ.get("DEEPDREAM_BANDS")
+    if asked is None:
+        return cores(alone) if sys.platform == "linux" else 1
+    if not asked.isdecimal() or int(asked) < 1:
+        raise SystemExit(f"error: DEEPDREAM_BANDS is {asked!r}, and should be a whole number of at least 1")
+    return int(asked)
+
+
+def cores(alone=False):
+    """Count the processors for this process, of those that it and others of an mlx.launch may use; `alone`: all."""
+    return max(1, len(os.sched_getaffinity(0)) // (1 if alone else processes_here()))
+
+
+def share_cores(count):
+    """Let the BLAS use a share of the cores for each of `count` products at a time, unless the environment says how
+    many threads it has: threads of two products would wait for one another.
+    """
+    if found and not {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"} & set(os.environ):
+        library = ctypes.CDLL(found)
+        for name in ("scipy_openblas_set_num_threads", "openblas_set_num_threads", "MKL_Set_Num_Threads"):
+            if hasattr(library, name):
+                getattr(library, name)(max(1, cores() // count))
 
 
 def processes_here():

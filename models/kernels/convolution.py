@@ -15,6 +15,7 @@ import numpy as np
 
 from . import relu as relu_kernels
 from .arrays import on_cpu, overlap_add
+from .bands import Bands, by_rows, differentiable, each, edges, gather, segments
 from .blocks import depth_to_space, space_to_depth
 from .gpu import conv2d_gpu
 
@@ -36,6 +37,9 @@ WINOGRAD_INPUT, WINOGRAD_KERNEL, WINOGRAD_OUTPUT = (
 )
 
 
+STRIP = 2**24  # bytes of transformed tiles that are made at a time, about: VGG would need thrice the memory
+
+
 def uncached(name, make, *sources):
     return make(*sources)
 
@@ -44,47 +48,103 @@ def conv2d_relu(x, weight, bias=None, stride=(1, 1), padding=(0, 0), cached=unca
     """Return relu(conv2d(...)), on a GPU as one function whose gradient is a convolution."""
     if on_cpu() or relu_kernels.redirected:
         return relu_kernels.relu(conv2d(x, weight, bias, stride, padding, cached))
-    x, stride = strided(x, weight, stride)
+    x, stride = subsampled(x, weight, stride, padding)
     return conv2d_gpu(x, weight, bias, stride, padding, cached, relu=True)
 
 
-def strided(x, weight, stride):
-    """Return (x, stride), a stride of 1 x 1 kernels being applied to x."""
-    if weight.shape[1:3] == (1, 1) and stride != (1, 1):
-        return x[:, :: stride[0], :: stride[1]], (1, 1)
-    return x, stride
-
-
 def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), cached=uncached):
-    """Convolve N x H x W x C with O x h x w x C, and add the bias.
+    """Convolve N x H x W x C, an array or Bands, with O x h x w x C, and add the bias.
 
     cached: keeps what is derived from the weights; see Conv2d.cached. Raises ValueError where the kernel is larger than
     its padded input.
     """
-    x, stride = strided(x, weight, stride)
+    x, stride = subsampled(x, weight, stride, padding)
     if not on_cpu():
         return conv2d_gpu(x, weight, bias, stride, padding, cached)
+    kernel = weight.shape[1:3]
+    if kernel == stride == (1, 1) and padding == (0, 0):
+        return each(lambda x: pointwise(x, weight, bias), x)
+    rows, columns = (
+        (side + 2 * p - k) // s + 1 for side, p, k, s in zip(x.shape[1:3], padding, kernel, stride, strict=True)
+    )
+    if min(rows, columns) < 1:
+        raise ValueError("a kernel of {} x {} is larger than its padded input".format(*kernel))
+    return by_rows(lambda bands: convolve(bands, weight, bias, stride, padding, (rows, columns), cached), x, rows)
 
+
+def subsampled(x, weight, stride, padding):
+    """Return (x, stride), a stride of 1 x 1 kernels being applied to x."""
+    if weight.shape[1:3] != (1, 1) or padding != (0, 0) or stride == (1, 1):
+        return x, stride
+    if not on_cpu():
+        return x[:, :: stride[0], :: stride[1]], (1, 1)
+    return by_rows(lambda bands: subsample(bands, *stride), x, -(-x.shape[1] // stride[0])), (1, 1)
+
+
+def subsample(bands, sh, sw):
+    """Take every sh-th row and every sw-th column of bands of rows."""
+    n, height, width, channels = bands.shape
+    inner, outer = edges(bands, -(-height // sh)), edges(bands, height)
+
+    def forward(parts):
+        outputs = []
+        for stream, (start, stop) in zip(bands.streams, inner, strict=True):
+            with mx.stream(stream):
+                pieces = segments(parts, start * sh, (stop - 1) * sh + 1)
+                outputs.append(mx.concatenate([rows[:, -first % sh :: sh, ::sw] for first, rows in pieces], axis=1))
+        return outputs
+
+    def backward(_, dy, outputs):
+        gradients = []
+        for stream, (start, stop) in zip(bands.streams, outer, strict=True):
+            with mx.stream(stream):
+                dx = mx.zeros((n, stop - start, width, channels), dy[0].dtype)
+                dx[:, -start % sh :: sh, ::sw] = gather(dy, -(-start // sh), -(-stop // sh))
+            gradients.append(dx)
+        return gradients
+
+    return Bands(differentiable(forward, backward)(bands.parts), bands.streams)
+
+
+def pointwise(x, weight, bias):
+    """Convolve with a kernel of 1 x 1: a product of matrices."""
+    y = x @ weight.reshape(len(weight), -1).T
+    return y if bias is None else y + bias
+
+
+def convolve(bands, weight, bias, stride, padding, size, cached):
+    """Convolve bands of rows; `size` is that of the output, rows x columns."""
+    kernel, (sh, _), (ph, _) = weight.shape[1:3], stride, padding
+    lanes = list(zip(bands.streams, edges(bands, size[0]), strict=True))
     factors = cached("factors", matrix_factors, weight) if stride == (1, 1) else None
 
-    @mx.custom_function
-    def convolution(x, weight, bias=None):
-        if stride == (1, 1):
-            return correlate(x, factors, weight.shape[1:3], padding, bias)
-        y = mx.conv2d(x, weight, stride, padding)
-        return y if bias is None else y + bias
+    def forward(parts, weight, bias=None):
+        outputs = []
+        for stream, (start, stop) in lanes:
+            with mx.stream(stream):
+                if stride == (1, 1):
+                    y = correlate(parts, start - ph, (stop - start, size[1]), padding[1], factors, kernel, bias)
+                else:
+                    y = mx.conv2d(seen(parts, start, stop), weight, stride)
+                    y = y if bias is None else y + bias
+            outputs.append(y)
+        return outputs
 
-    @convolution.vjp
-    def convolution_vjp(primals, dy, _):
-        x = primals[0]  # the weights come as other objects, for which cached() would keep nothing
-        gradients = (
-            input_gradient(x, weight, dy, stride, padding, cached),
-            weight_gradient(x, weight, dy, stride, padding),
-            dy.sum(axis=(0, 1, 2)),
+    def seen(parts, start, stop):
+        """Return the padded rows, and padded columns, that windows start to stop look at."""
+        return gather(parts, start * sh - ph, (stop - 1) * sh - ph + kernel[0], (padding[1],) * 2)
+
+    def backward(primals, dy, _):
+        parts = primals[0]  # the weights come as other objects, for which cached() would keep nothing
+        dx = input_gradient(bands, weight, dy, stride, padding, cached)
+        d_weight = sum(
+            weight_gradient(seen(parts, *ends), weight, part, stride) for (_, ends), part in zip(lanes, dy, strict=True)
         )
-        return gradients[: len(primals)]  # what nobody asks for is never computed
+        d_bias = sum(part.sum(axis=(0, 1, 2)) for part in dy)
+        return (dx, d_weight, d_bias)[: len(primals)]  # what nobody asks for is never computed
 
-    return convolution(x, weight) if bias is None else convolution(x, weight, bias)
+    primals = (bands.parts, weight) if bias is None else (bands.parts, weight, bias)
+    return Bands(differentiable(forward, backward)(*primals), bands.streams)
 
 
 def matrix_factors(weight):
@@ -101,86 +161,107 @@ def by_winograd(weight):
     return weight.shape[1:3] == (3, 3) and min(weight.shape[0], weight.shape[3]) >= 32
 
 
-def correlate(x, factors, kernel, padding, bias=None):
-    """Convolve N x H x W x C at stride 1 by matrix_factors() of the weights."""
-    n, height, width, channels = x.shape
-    (kh, kw), (ph, pw) = kernel, padding
-    rows, columns = height + 2 * ph - kh + 1, width + 2 * pw - kw + 1
-    if min(rows, columns) < 1:
-        raise ValueError(f"a kernel of {kh} x {kw} is larger than its padded input")
+def correlate(parts, top, size, left, factors, kernel, bias=None):
+    """Make size[0] x size[1] outputs of a convolution of stride 1 with matrix_factors() of its weights.
+
+    The first window begins in row `top` of what lies in the bands `parts`, and `left` columns before it.
+    """
+    (kh, kw), (rows, columns) = kernel, size
+    n, _, width, channels = parts[0].shape
     if len(factors) != kh * kw:
-        return winograd(x, factors, padding, rows, columns, bias)
-    if len(factors) == 1 and ph == pw == 0:
-        y = x.reshape(-1, channels) @ factors[0]
-        return (y if bias is None else y + bias).reshape(n, rows, columns, -1)
-    # a row more than the padding, so that the last taps find their piece as long as the others
-    height, width = height + 2 * ph + 1, width + 2 * pw
-    cells = mx.pad(x, [(0, 0), (ph, ph + 1), (pw, pw), (0, 0)]).reshape(-1, channels)
-    count = ((n - 1) * height + rows) * width
+        return winograd(parts, top, size, left, factors, bias)
+    width_ = columns + kw - 1
+    # a row more than they see, so that the last taps find their piece as long as the others
+    x = gather(parts, top, top + rows + kh, (left, width_ - width - left))
+    height_, cells = x.shape[1], x.reshape(-1, channels)
+    count = ((n - 1) * height_ + rows) * width_
     y = bias
     for tap in range(kh * kw):
-        start = tap // kw * width + tap % kw
+        start = tap // kw * width_ + tap % kw
         piece = cells[start : start + count]
         y = piece @ factors[tap] if y is None else mx.addmm(y, piece, factors[tap])
     # sums that run over the right border or from one image into the next belong to no window
     outputs = factors.shape[2]
-    strides = (height * width * outputs, width * outputs, outputs, 1)
+    strides = (height_ * width_ * outputs, width_ * outputs, outputs, 1)
     return mx.as_strided(y, (n, rows, columns, outputs), strides)
 
 
-def winograd(x, factors, padding, rows, columns, bias):
-    """Convolve N x H x W x C with kernels of 3 x 3 by Winograd's 36 products; returns N x rows x columns x O."""
-    n, outputs = len(x), factors.shape[2]
+def winograd(parts, top, size, left, factors, bias):
+    """Do what correlate() does, for kernels of 3 x 3 by Winograd's 36 products, a strip of rows after the other."""
+    rows, columns = size
+    channels = max(factors.shape[1:])
+    cells = 9 / 4 * len(parts[0]) * rows * columns * channels  # that the transformed tiles have
+    strips = min(-(-rows // 4), max(1, round(4 * cells / STRIP)))
+    cuts = [4 * (-(-rows // 4) * i // strips) for i in range(strips)] + [rows]
+    made = [
+        winograd_strip(parts, top + start, (stop - start, columns), left, factors, bias)
+        for start, stop in zip(cuts, cuts[1:], strict=False)
+    ]
+    return mx.concatenate(made, axis=1) if strips > 1 else made[0]
+
+
+def winograd_strip(parts, top, size, left, factors, bias):
+    (rows, columns), outputs = size, factors.shape[2]
     down, across = -(-rows // 4), -(-columns // 4)  # tiles
-    products = winograd_tiles(x, padding, down, across) @ factors
-    y = mx.array(WINOGRAD_OUTPUT, mx.float32) @ products.reshape(36, -1)
+    n, _, width, _ = parts[0].shape
+    x = gather(parts, top, top + 4 * down + 2, (left, 4 * across + 2 - width - left))
+    y = mx.array(WINOGRAD_OUTPUT, mx.float32) @ (winograd_tiles(x) @ factors).reshape(36, -1)
     y = y.reshape(4, 4, n, down, across, outputs).transpose(2, 3, 0, 4, 1, 5)
     y = y if bias is None else y + bias
     return y.reshape(n, 4 * down, 4 * across, outputs)[:, :rows, :columns]
 
 
-def winograd_tiles(x, padding, down, across):
+def winograd_tiles(x):
     """Cut the padded x into overlapping tiles and transform them: 36 x tiles x C."""
     n, height, width, channels = x.shape
-    (ph, pw), height_, width_ = padding, 4 * down + 2, 4 * across + 2
-    x = mx.pad(x, [(0, 0), (ph, height_ - height - ph), (pw, width_ - width - pw), (0, 0)])
-    row = width_ * channels
-    tiles = mx.as_strided(
-        x, (6, 6, n, down, across, channels), (row, channels, height_ * row, 4 * row, 4 * channels, 1)
-    )
+    down, across, row = (height - 2) // 4, (width - 2) // 4, width * channels
+    tiles = mx.as_strided(x, (6, 6, n, down, across, channels), (row, channels, height * row, 4 * row, 4 * channels, 1))
     return (mx.array(WINOGRAD_INPUT, mx.float32) @ tiles.reshape(36, -1)).reshape(36, -1, channels)
 
 
-def winograd_weight_gradient(x, dy, padding):
+def winograd_weight_gradient(x, dy):
     """Compute the gradient of winograd() for its weights: the same 36 products, each summed over the tiles."""
     n, rows, columns, outputs = dy.shape
     down, across = -(-rows // 4), -(-columns // 4)
-    dy = mx.pad(dy, [(0, 0), (0, 4 * down - rows), (0, 4 * across - columns), (0, 0)])
+    beyond = [(0, 0), (0, 4 * down - rows), (0, 4 * across - columns), (0, 0)]
+    x, dy = mx.pad(x, beyond), mx.pad(dy, beyond)
     dy = dy.reshape(n, down, 4, across, 4, outputs).transpose(2, 4, 0, 1, 3, 5).reshape(16, -1)
     products = (mx.array(WINOGRAD_OUTPUT.T, mx.float32) @ dy).reshape(36, -1, outputs)
-    taps = products.transpose(0, 2, 1) @ winograd_tiles(x, padding, down, across)
+    taps = products.transpose(0, 2, 1) @ winograd_tiles(x)
     taps = mx.array(WINOGRAD_KERNEL.T, mx.float32) @ taps.reshape(36, -1)
     return taps.reshape(3, 3, outputs, -1).transpose(2, 0, 1, 3)
 
 
-def input_gradient(x, weight, dy, stride, padding, cached):
-    """Compute the gradient for x: a convolution of dy with the kernel flipped."""
+def input_gradient(bands, weight, dy, stride, padding, cached):
+    """Compute the gradient for the bands of x: a convolution of dy, in bands, too, with the kernel flipped."""
 
     def flipped(weight):
         return matrix_factors(space_to_depth(weight, stride)[:, ::-1, ::-1].transpose(3, 1, 2, 0))
 
+    height, width, channels = bands.shape[1:]
+    (sh, sw), (ph, pw) = stride, padding
     kernel = [-(-k // s) for k, s in zip(weight.shape[1:3], stride, strict=True)]  # its size in blocks
-    if stride == (1, 1):
-        factors = cached("flipped", flipped, weight)
-        return correlate(dy, factors, kernel, [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
-    if x.shape[-1] <= 4:
-        blocks = conv_transpose(dy, cached("planes", lambda w: mx.contiguous(space_to_depth(w, stride)), weight))
+    if few := channels <= 4 and stride != (1, 1):
+        taps = cached("planes", lambda w: mx.contiguous(space_to_depth(w, stride)), weight)
     else:
-        blocks = correlate(dy, cached("flipped", flipped, weight), kernel, [k - 1 for k in kernel])
-    dx = depth_to_space(blocks, stride, x.shape[-1])
-    (ph, pw), (height, width) = padding, x.shape[1:3]
-    beyond = [max(0, p + side - has) for p, side, has in zip(padding, x.shape[1:3], dx.shape[1:3], strict=True)]
-    return mx.pad(dx, [(0, 0), (0, beyond[0]), (0, beyond[1]), (0, 0)])[:, ph : ph + height, pw : pw + width]
+        factors = cached("flipped", flipped, weight)
+    gradients = []
+    for stream, (start, stop) in zip(bands.streams, edges(bands, height), strict=True):
+        first, last = (start + ph) // sh, -(-(stop + ph) // sh)  # blocks of the padded image, and likewise columns:
+        left, right = pw // sw, -(-(width + pw) // sw)
+        top, size = first - kernel[0] + 1, (last - first, right - left)
+        with mx.stream(stream):
+            if few:
+                beyond = max(0, right - dy[0].shape[2] - kernel[1] + 1)
+                blocks = conv_transpose(gather(dy, top, last, (0, beyond)), taps)
+                blocks = blocks[:, kernel[0] - 1 : last - top, left:right]
+            else:
+                blocks = correlate(dy, top, size, kernel[1] - 1 - left, factors, kernel)
+            if stride != (1, 1):
+                up, before = start + ph - first * sh, pw - left * sw
+                blocks = depth_to_space(blocks, stride, channels)[:, up : up + stop - start, before : before + width]
+        gradients.append(blocks)
+    return gradients
 
 
 def conv_transpose(dy, weight):
@@ -193,15 +274,13 @@ def conv_transpose(dy, weight):
     _, kh, kw, channels = weight.shape
     planes = weight.reshape(outputs, -1).T @ dy.reshape(-1, outputs).T
     planes = planes.reshape(kh, kw, channels * n, height, width)
-    rows = [overlap_add(2, [planes[i, j] for j in range(kw)], width + kw - 1) for i in range(kh)]
-    total = overlap_add(1, rows, height + kh - 1)
+    rows = [overlap_add(2, [(j, planes[i, j]) for j in range(kw)], width + kw - 1) for i in range(kh)]
+    total = overlap_add(1, list(enumerate(rows)), height + kh - 1)
     return total.reshape(channels, n, *total.shape[1:]).transpose(1, 2, 3, 0)
 
 
-def weight_gradient(x, weight, dy, stride, padding):
-    """Compute the gradient for the weights, O x h x w x C."""
+def weight_gradient(x, weight, dy, stride):
+    """Compute the gradient for the weights, O x h x w x C, of the padded x."""
     if stride == (1, 1) and by_winograd(weight):
-        return winograd_weight_gradient(x, dy, padding)
-    if stride == (1, 1) and weight.shape[1:3] == (1, 1) and padding == (0, 0):
-        return (dy.reshape(-1, dy.shape[-1]).T @ x.reshape(-1, x.shape[-1])).reshape(weight.shape)
-    return mx.vjp(lambda w: mx.conv2d(x, w, stride, padding), [weight], [dy])[1][0]
+        return winograd_weight_gradient(x, dy)
+    return mx.vjp(lambda w: mx.conv2d(x, w, stride), [weight], [dy])[1][0]

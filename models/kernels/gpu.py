@@ -9,6 +9,7 @@ works on blocks of cells.
 import functools
 
 import mlx.core as mx
+import numpy as np
 
 from .blocks import depth_to_space, space_to_depth
 
@@ -86,39 +87,53 @@ def conv2d_of_blocks(x, weight, stride, padding, blocks=None):
 
 
 @functools.cache
-def max_pool_gpu(k, s):
-    """Return a function of N x H x W x C: maxima of windows of k x k cells, s apart.
+def max_pool_gpu(k, s, rows, columns):
+    """Return a function of N x H x W x C: maxima of windows of k x k cells, s apart, over a map that is padded by
+    `rows` (above, below) and `columns` (left, right).
 
     Its gradient goes to the first of equal maxima, as torch's, and is a gather: each cell sums what the windows give
-    that it is the maximum of.
+    that it is the maximum of. Windows beyond the map's upper and left border, where no gradient comes from, are looked
+    at for it as well.
     """
     reach = -(-k // s)  # how many windows, along a side, a cell may lie in
+    beyond = reach - 1
+
+    def blocks(size, edges):
+        """Return how many blocks of s cells a padded side has."""
+        return -(-(size + sum(edges)) // s)
 
     @mx.custom_function
     def maximum(x):
-        return in_pairs(mx.maximum, cells_of_windows(x, k, s))
+        edges = []
+        for size, (before, after) in zip(x.shape[1:3], (rows, columns), strict=True):
+            length = (blocks(size, (before, after)) + beyond - 1) * s + k
+            edges.append((beyond * s + before, length - beyond * s - before - size))
+        wide = mx.pad(x, [(0, 0), *edges, (0, 0)], constant_values=-float("inf")) if np.any(edges) else x
+        height, width = (
+            (side + sum(ends) - k) // s + 1 for side, ends in zip(x.shape[1:3], (rows, columns), strict=True)
+        )
+        inner = (slice(None), slice(beyond, beyond + height), slice(beyond, beyond + width))
+        return in_pairs(mx.maximum, [cell[inner] for cell in cells_of_windows(wide, k, s)]), wide
 
     @maximum.vjp
-    def maximum_vjp(x, dy, y):
-        return gather(x, dy, first_maximum(cells_of_windows(x, k, s), y))
-
-    def gather(x, dy, place):
+    def maximum_vjp(x, cotangents, outputs):
+        dy, cells = cotangents[0], cells_of_windows(outputs[1], k, s)
+        places = first_maximum(cells, in_pairs(mx.maximum, cells))
         n, height, width, channels = x.shape
-        rows, columns = -(-height // s), -(-width // s)  # of blocks of s x s cells
-        ends = (rows - dy.shape[1], columns - dy.shape[2])
-        edges = [(0, 0), (reach - 1, ends[0]), (reach - 1, ends[1]), (0, 0)]
-        if any(any(edge) for edge in edges):
-            dy, place = mx.pad(dy, edges), mx.pad(place, edges, constant_values=mx.array(k * k, mx.uint8))
+        down, across = blocks(height, rows), blocks(width, columns)
+        ends = (down - dy.shape[1], across - dy.shape[2])
+        if beyond or any(ends):
+            dy = mx.pad(dy, [(0, 0), (beyond, ends[0]), (beyond, ends[1]), (0, 0)])
         shares = []
         for up in range(reach):
             for left in range(reach):
-                top, start = reach - 1 - up, reach - 1 - left
-                window = (slice(None), slice(top, top + rows), None, slice(start, start + columns), None)
-                shares.append(mx.where(place[window] == tap_numbers(k, s, up, left), dy[window], 0))
-        dx = in_pairs(mx.add, shares).reshape(n, rows * s, columns * s, channels)
-        return dx[:, :height, :width]
+                top, start = beyond - up, beyond - left
+                window = (slice(None), slice(top, top + down), None, slice(start, start + across), None)
+                shares.append(mx.where(places[window] == tap_numbers(k, s, up, left), dy[window], 0))
+        dx = in_pairs(mx.add, shares).reshape(n, down * s, across * s, channels)
+        return dx[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
 
-    return maximum
+    return lambda x: maximum(x)[0]
 
 
 def tap_numbers(k, s, up, left):

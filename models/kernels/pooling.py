@@ -4,66 +4,113 @@ import functools
 
 import mlx.core as mx
 
-from .arrays import along, on_cpu, overlap_add, parallel_streams
+from .arrays import along, on_cpu, overlap_add
+from .bands import Bands, by_rows, differentiable, each, edges, gather, join
 from .gpu import max_pool_gpu
 
 
 def max_pool(x, kernel_size, stride, padding=0, ceil_mode=False):
-    """Take the maximum of each window of N x H x W x C, by torch's rules.
+    """Take the maximum of each window of N x H x W x C, an array or Bands, by torch's rules.
 
     In ceil mode the last window may hang over the right and lower border, if it starts inside the image or its left
     padding. Raises ValueError where no window fits.
     """
     k, s, p = kernel_size, stride, padding
-    if ceil_mode or p:
-        ends = [ceil_padding(size, k, s, p) if ceil_mode else p for size in x.shape[1:3]]
-        x = mx.pad(x, [(0, 0), (p, ends[0]), (p, ends[1]), (0, 0)], constant_values=-float("inf"))
-    if min(x.shape[1:3]) < k:  # MLX would make an empty map of it
-        raise ValueError(f"a window of {k} x {k} is larger than its input, {x.shape[1]} x {x.shape[2]}")
+    height, width = x.shape[1:3]
+    rows, columns = ((p, ceil_padding(size, k, s, p) if ceil_mode else p) for size in (height, width))
+    if min(height + sum(rows), width + sum(columns)) < k:  # MLX would make an empty map of it
+        raise ValueError(f"a window of {k} x {k} is larger than its input, {height} x {width}")
     if not on_cpu():
-        return max_pool_gpu(k, s)(x)
-    return max_along(2, k, s)(max_along(1, k, s)(x))
+        return max_pool_gpu(k, s, rows, columns)(x)
+    x = each(lambda x: max_of_columns(x, k, s, *columns), x)
+    count = (height + sum(rows) - k) // s + 1
+    return by_rows(lambda bands: max_of_rows(bands, k, s, p, count), x, count)
 
 
-@functools.cache
-def max_along(axis, k, s):
-    """Return a function of N x H x W x C: maxima of windows of k cells, s apart, along axis 1 or 2.
+def max_of_columns(x, k, s, p, end):
+    """Return the maxima of windows of k columns, s apart, of N x H x W x C with borders of p and `end` columns."""
 
-    Its gradient goes to the first of equal maxima, as torch's, by comparing: MLX's own scatters.
+    def forward(x):
+        x = gather([x], 0, x.shape[1], (p, end), -float("inf"))
+        return functools.reduce(mx.maximum, windows_along(2, x, k, s))
+
+    def backward(x, dy, y):
+        width = x.shape[2]
+        x = gather([x], 0, x.shape[1], (p, end), -float("inf"))
+        shares = first_maxima(windows_along(2, x, k, s), y, dy)
+        return along(2, spread(2, [(0, shares)], s, 0, x.shape[2]), p, p + width)
+
+    return differentiable(forward, backward)(x)
+
+
+def max_of_rows(bands, k, s, p, rows):
+    """Return the maxima of windows of k rows, s apart, of bands of rows with a border of p rows above."""
+    inner, outer = edges(bands, rows), edges(bands, bands.shape[1])
+
+    def seen(parts, start, stop):
+        """Return what the windows start to stop see in their first row, their second, ..."""
+        x = gather(parts, start * s - p, (stop - 1) * s - p + k, fill=-float("inf"))
+        return windows_along(1, x, k, s)
+
+    def forward(parts):
+        outputs = []
+        for stream, ends in zip(bands.streams, inner, strict=True):
+            with mx.stream(stream):
+                outputs.append(functools.reduce(mx.maximum, seen(parts, *ends)))
+        return outputs
+
+    def backward(parts, dy, y):
+        shares = []
+        for i, (stream, ends) in enumerate(zip(bands.streams, inner, strict=True)):
+            with mx.stream(stream):
+                found = first_maxima(seen(parts, *ends), y[i], dy[i])
+            shares.append((ends[0] * s - p, found))
+        gradients = []
+        for stream, (start, stop) in zip(bands.streams, outer, strict=True):
+            with mx.stream(stream):
+                gradients.append(spread(1, shares, s, start, stop))
+        return gradients
+
+    return Bands(differentiable(forward, backward)(bands.parts), bands.streams)
+
+
+def windows_along(axis, x, k, s):
+    """Return what windows of k cells, s apart along an axis, see in their first cell, their second, ..."""
+    count = (x.shape[axis] - k) // s + 1
+    return [along(axis, x, i, i + (count - 1) * s + 1, s) for i in range(k)]
+
+
+def first_maxima(cells, y, dy):
+    """Share the gradient dy of the maxima y of `cells` out: to the first of equal cells, as torch does."""
+    shares = []
+    for cell in cells[:-1]:
+        rest = dy * mx.sign(y - cell)  # 0 where this cell is the maximum; cheaper than a comparison
+        shares.append(dy - rest)
+        dy = rest
+    return [*shares, dy]
+
+
+def spread(axis, shares, s, start, stop):
+    """Return the sums of `shares` in the cells start to stop along an axis.
+
+    shares: of bands, each (the cell where its first window begins, what windows s apart give their first cell, their
+    second, ...).
     """
-
-    @mx.custom_function
-    def maximum(x):
-        return functools.reduce(mx.maximum, [seen(x, i) for i in range(k)])
-
-    @maximum.vjp
-    def maximum_vjp(x, dy, y):
-        return parallel_streams(gradient, 3 - axis, x, dy, y)
-
-    def seen(x, i):
-        """Return what lies in cell i of each window."""
-        count = (x.shape[axis] - k) // s + 1
-        return along(axis, x, i, i + (count - 1) * s + 1, s)
-
-    def gradient(x, dy, y):
-        shares = []  # of each window's gradient, for its first cell, its second, ...
-        for i in range(k - 1):
-            rest = dy * mx.sign(y - seen(x, i))  # 0 where cell i is the maximum; cheaper than a comparison
-            shares.append(dy - rest)
-            dy = rest
-        shares.append(dy)
-        length = -(-x.shape[axis] // s)
-        phases = [overlap_add(axis, shares[phase::s], length) for phase in range(s)]
-        if s == 1:
-            return phases[0]
-        n, height, width, channels = phases[0].shape
-        if axis == 1:
-            dx = mx.stack(phases, axis=2).reshape(n, height * s, width, channels)
-        else:
-            dx = mx.concatenate(phases, axis=-1).reshape(n, height, width * s, channels)
-        return along(axis, dx, 0, x.shape[axis])
-
-    return maximum
+    length = -(-(stop - start) // s)
+    phases = [[] for _ in range(s)]  # cells s apart
+    for first, arrays in shares:
+        for i, array in enumerate(arrays):
+            steps, phase = divmod(first + i - start, s)
+            phases[phase].append((steps, array))
+    phases = [overlap_add(axis, parts, length) for parts in phases]
+    if s == 1:
+        return phases[0]
+    n, height, width, channels = phases[0].shape
+    if axis == 1:
+        dx = mx.stack(phases, axis=2).reshape(n, height * s, width, channels)
+    else:
+        dx = mx.concatenate(phases, axis=-1).reshape(n, height, width * s, channels)
+    return along(axis, dx, 0, stop - start)
 
 
 def ceil_padding(size, k, s, p):
@@ -76,9 +123,23 @@ def ceil_padding(size, k, s, p):
 
 def avg_pool_3x3(x):
     """Average 3 x 3 windows at stride 1 over a border of zeros that count: torch's avg_pool2d(x, 3, 1, padding=1)."""
-    x = mx.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
-    x = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
-    return (x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]) * (1 / 9)
+    return by_rows(average_3x3, x, x.shape[1])
+
+
+def average_3x3(bands):
+    lanes = list(zip(bands.streams, edges(bands, bands.shape[1]), strict=True))
+
+    def average(parts):
+        outputs = []
+        for stream, (start, stop) in lanes:
+            with mx.stream(stream):
+                x = gather(parts, start - 1, stop + 1, (1, 1))
+                x = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
+                outputs.append((x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]) * (1 / 9))
+        return outputs
+
+    # its own gradient, since a cell lies in the windows of its neighbours
+    return Bands(differentiable(average, lambda parts, dy, _: average(dy))(bands.parts), bands.streams)
 
 
 def adaptive_avg_pool(x, size, kernel_size=1, stride=1):
@@ -87,6 +148,7 @@ def adaptive_avg_pool(x, size, kernel_size=1, stride=1):
     A window [a, b) goes from floor(a H / size) to ceil(b H / size). Single cells make torch's AdaptiveAvgPool2d; on a
     map of that very size it is ordinary pooling with `kernel_size` and `stride`.
     """
+    x = join(x)
     rows, columns = (windows(length, size, kernel_size, stride, x.dtype) for length in x.shape[1:3])
     x = mx.tensordot(rows, x, axes=[[1], [1]])  # rows x N x W x C
     x = mx.tensordot(columns, x, axes=[[1], [2]])  # columns x rows x N x C

@@ -6,13 +6,13 @@ Every stage, every branch and the logits, in float32, on odd sizes; and gradient
 import models
 from models import layers
 from models.kernels import pooling
-from models.weights_file import Metadata
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from seeded import CASES, CLASSES, HEADS, POOLS, REFERENCES, digest, draw, picture, weights
+from seeded import CASES, CLASSES, HEADS, POOLS, REFERENCES, digest, draw, picture
+from seeded_networks import build, load_seeded
 
 from dataset.cli import UsageError, UserError
 
@@ -22,21 +22,6 @@ GRADIENT_TOLERANCE = 1e-3  # rounding may open or close a ReLU whose input is al
 
 def references(name):
     return {row["name"].decode(): row for row in np.load(REFERENCES / f"{name}.npy")}
-
-
-def build(name, num_classes=CLASSES):
-    """A network of the registry in eval mode, with the statistics of its published weights. Its weights are lazy."""
-    return Metadata(name, num_classes, aux=models.entry(name).aux).build().eval()
-
-
-def load_seeded(net, case):
-    """Set the seeded weights."""
-    shapes = {path: array.shape for path, array in tree_flatten(net.parameters())}
-    torchs = {path: (s[0], s[3], s[1], s[2]) if len(s) == 4 else s for path, s in shapes.items()}
-    arrays = weights(torchs, case)
-    arrays = {path: a.transpose(0, 2, 3, 1) if a.ndim == 4 else a for path, a in arrays.items()}
-    net.load_arrays(arrays, "the seeded weights")
-    return net
 
 
 @pytest.fixture(scope="module", params=CASES)

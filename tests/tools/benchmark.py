@@ -369,7 +369,7 @@ def memory(args):
 
 def pixels(args):
     """Measure what models/registry.py keeps as gradient_bytes, of the place where MLX computes."""
-    print("\nmemory of a step, bytes a pixel (384 x 384); MLX's peak and cache, megabytes")
+    print("\nmemory of a step, bytes a pixel (768 x 768); MLX's peak and cache, megabytes")
     import models
     from models.dreaming.targets import parse_targets
 
@@ -377,7 +377,7 @@ def pixels(args):
 
     from dream import gradient_function
 
-    image = mx.array(np.random.default_rng(0).uniform(0, 255, (384, 384, 3)).astype(np.float32))
+    image = mx.array(np.random.default_rng(0).uniform(0, 255, (768, 768, 3)).astype(np.float32))
     for name in args.networks:
         net = models.weights_file.Metadata(name, 10).build().eval()
         mx.eval(net.parameters())
@@ -387,7 +387,7 @@ def pixels(args):
         mx.reset_peak_memory()
         mx.eval(gradient(image))
         peak = mx.get_peak_memory()
-        print(f"  {name:22}{(peak - before) / 384**2:7.0f} {peak / 1e6:9.0f} {mx.get_cache_memory() / 1e6:9.0f}")
+        print(f"  {name:22}{(peak - before) / 768**2:7.0f} {peak / 1e6:9.0f} {mx.get_cache_memory() / 1e6:9.0f}")
 
 
 def kernels(args):

@@ -58,15 +58,18 @@ class Node(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Of one graph: kernels by name, bytes by name (without convolutions and products), the shapes of convolutions."""
+    """Of one graph: kernels by name, bytes by name (without convolutions and products), the shapes of convolutions,
+    bytes of memory at the peak."""
 
     kernels: dict
     traffic: dict
     shapes: set
+    memory: int
 
     def __str__(self):
+        kernels, traffic = sum(self.kernels.values()), sum(self.traffic.values()) / 1e9
         lines = [
-            f"{sum(self.kernels.values())} kernels, {sum(self.traffic.values()) / 1e9:.2f} GB outside the convolutions"
+            f"{kernels} kernels, {traffic:.2f} GB outside the convolutions, {self.memory / 1e6:.0f} MB at the peak"
         ]
         for name, count in sorted(self.kernels.items(), key=lambda item: -self.traffic.get(item[0], 0)):
             lines.append(f"{count:6} {self.traffic.get(name, 0) / 1e6:8.1f} MB  {name[:90]}")
@@ -131,7 +134,32 @@ def count(graph):
             shapes.add(tuple(array.shape for array in inputs))
             continue
         traffic[name] += read(*inputs) + sum(array.nbytes for array in outputs)
-    return Counts(dict(kernels), dict(traffic), shapes)
+    return Counts(dict(kernels), dict(traffic), shapes, peak(graph))
+
+
+def peak(graph):
+    """Return the bytes that nodes() hold at most, one computed after the other, each output on a buffer of its own."""
+    roots, last = {}, {}  # {id of a view: that of the array behind it}; {id: the last node that reads it}
+    for i, (name, inputs, outputs) in enumerate(graph):
+        if name in VIEWS:
+            roots |= {array.id: roots.get(inputs[0].id, inputs[0].id) for array in outputs}
+        last |= {roots.get(array.id, array.id): i for array in (*inputs, *outputs)}
+    held, most = {}, 0
+    for i, (name, inputs, outputs) in enumerate(graph):
+        held |= {array.id: array.nbytes for array in outputs if array.id not in roots}
+        most = max(most, sum(held.values()) + (transformed(*inputs) if name == "Convolution" else 0))
+        for array in (*inputs, *outputs):
+            if last[roots.get(array.id, array.id)] == i:
+                held.pop(roots.get(array.id, array.id), None)
+    return most
+
+
+def transformed(x, weight):
+    """Return the bytes that Metal's Winograd takes for a convolution that goes its way (MLX's metal/conv.cpp)."""
+    (n, height, width, channels), (outputs, *kernel, _) = x.shape, weight.shape
+    if kernel != [3, 3] or channels % 32 or outputs % 32 or channels + outputs < 256 or n * height * width < 4096:
+        return 0
+    return 9 * n * height * width * (channels + outputs) + 4 * n * (height + 6) * (width + 6) * channels
 
 
 def is_scattered(name, source, view):

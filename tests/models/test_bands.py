@@ -1,0 +1,60 @@
+"""Bands of an image compute what the image as one band does, and so do parts of a batch."""
+
+from models.kernels import bands
+
+import mlx.core as mx
+import pytest
+from seeded import CASES, picture
+from seeded_networks import build, load_seeded
+
+TOLERANCE = 1e-6  # in float64, in which rounding opens no ReLU
+
+# network: size, layers; odd sizes, with bands that begin in the middle of a window
+SIZES = {
+    "alexnet": ((171, 75), ("features.0", "features.5", "classifier.6")),
+    "googlenet": ((161, 67), ("conv1", "inception3a.branch4.0", "inception4c", "fc")),
+    "googlenet_bvlc": ((150, 65), ("norm2", "inception4a.branch3.1", "inception5b")),
+    "googlenet_places365": ((139, 65), ("inception4c",)),
+    "vgg16": ((93, 37), ("features.8", "features.30")),
+    "vgg19": ((77, 35), ("features.25",)),
+    "inception_v3": ((187, 93), ("Conv2d_4a_3x3", "Mixed_5b", "Mixed_6b", "Mixed_7b")),
+    "resnet50": ((145, 67), ("maxpool", "layer2.0.downsample.0", "layer3.1", "layer4.2")),
+}
+
+
+@pytest.fixture
+def any_size(monkeypatch):
+    """Cut as finely as can be."""
+    monkeypatch.setattr(bands, "IMAGE_ROWS", 8)
+    monkeypatch.setattr(bands, "ROWS", 1)
+    yield
+    bands.use(bands.blas.bands())
+
+
+def gradients_of(net, image, layers):
+    """The activations of layers, and the gradients of 1/2 sum a^2 of each."""
+
+    def objective(x, layer):
+        a = net.activations(x, [layer], mx.float64)[layer]
+        return (a * a).sum() / 2, a
+
+    found = [mx.value_and_grad(objective)(image, layer) for layer in layers]
+    return [array for (_, a), gradient in found for array in (a, gradient)]
+
+
+def difference(ours, theirs):
+    assert ours.shape == theirs.shape
+    return (mx.abs(ours - theirs).max() / mx.abs(theirs).max()).item()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bands_are_exact(name, any_size):
+    size, layers = SIZES[name]
+    net, image = load_seeded(build(name), CASES[name]), mx.array(picture(1, *size))
+    bands.use(1)
+    one = gradients_of(net, image, layers)
+    for number in (2, 4, 8):
+        bands.use(number)
+        many = gradients_of(net, image, layers)
+        differences = [difference(*pair) for pair in zip(many, one, strict=True)]
+        assert max(differences) < TOLERANCE, (number, differences)
