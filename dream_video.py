@@ -2,13 +2,14 @@
 
 python dream_video.py assets/sample.jpg -o zoom.mp4 --frames 120 --zoom 1.05
 python dream_video.py clip.mp4 -o dream.mp4 --flow
+mlx.launch -n 2 python dream_video.py clip.mp4      frames shared out among processes, or machines
 
 Every finished frame is kept in <out>.frames/ until the video is written: the same command continues where it stopped.
 """
 
+import functools
 import json
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from pathlib import Path
 
 import models
@@ -25,17 +26,30 @@ from models.dreaming.options import (
 )
 from models.dreaming.recipes import make_recipe, to_text
 from models.dreaming.schedules import names_concepts, schedule_targets
+from models.dreaming.sharing import from_first, share_frames
 from models.dreaming.tiles import tile_size
+from models.dreaming.video_options import add_video_options, add_zoom_options, percentage
+from models.dreaming.views import transform_view
 
+import mlx.core as mx
 import numpy as np
 
-from dataset.camera import LARGEST, ZOOMS, Step, close_loop, overlap, plan_zoom, read_schedule, transform_view
-from dataset.cli import Parser, UsageError, UserError, log, number, progress, run, whole_number
+from dataset.camera import Step, close_loop, overlap, plan_zoom, read_schedule
+from dataset.cli import Parser, UsageError, UserError, log, progress, run
 from dataset.container import VideoError
 from dataset.drift import high_pass, match_statistics, restore_detail, statistics
 from dataset.files import check_place, same_file, sha256, shorten
-from dataset.flow import is_scene_cut, need_opencv, warp
-from dataset.frames import check_state, discard, finished_frames, frame_path, keep_frame, remove, resume_frames
+from dataset.flow import is_scene_cut, need_opencv, scene_starts, warp
+from dataset.frames import (
+    check_state,
+    discard,
+    finished_frames,
+    frame_path,
+    keep_frame,
+    remove,
+    resume_frames,
+    write_frame,
+)
 from dataset.images import check_writable, read_image, resize_to, to_uint8, write_image
 from dataset.video import constant_rate, is_video, read_frames, read_video, without_sound
 from dataset.video_writer import FORMATS, has_sound, keeps_pixel_shape, video_writer
@@ -87,19 +101,24 @@ def video_frames(net, images, options, blend, flow, hold, start=0, state=None):
     before, state = None, state or {}
     for n, image in enumerate(images):
         if n >= start:
-            begins = before is None or not blend or is_scene_cut(before, image)
-            dreamed = image
-            if not begins:
-                # the dream alone, without the video below it, which would leave a ghost of the frame before
-                dream = state["frame"] - before
-                dreamed = np.clip(image + blend * (warp(dream, before, image) if flow else dream), 0, 255)
-            dreamed = deepdream(net, dreamed, **options)  # the same shifts for all: what stands still is dreamed alike
-            mean, std = statistics(dreamed - image) if begins else (state["mean"], state["std"])
-            if hold and not begins:
-                dreamed = np.clip(image + match_statistics(dreamed - image, mean, std), 0, 255)
-            state = state | {"frame": dreamed, "mean": mean, "std": std}
+            feeds_on = before if n and blend and not is_scene_cut(before, image) else None
+            state = next_frame(net, options, blend, flow, hold, feeds_on, image, state)
             yield state
         before = image
+
+
+def next_frame(net, options, blend, flow, hold, before, image, state):
+    """Return the state after the frame `image` of a video; `before`: the frame before it, None where a scene begins."""
+    dreamed = image
+    if before is not None:
+        # the dream alone, without the video below it, which would leave a ghost of the frame before
+        dream = state["frame"] - before
+        dreamed = np.clip(image + blend * (warp(dream, before, image) if flow else dream), 0, 255)
+    dreamed = deepdream(net, dreamed, **options)  # the same shifts for all: what stands still is dreamed alike
+    mean, std = statistics(dreamed - image) if before is None else (state["mean"], state["std"])
+    if hold and before is not None:
+        dreamed = np.clip(image + match_statistics(dreamed - image, mean, std), 0, 255)
+    return state | {"frame": dreamed, "mean": mean, "std": std}
 
 
 def make_video(args, folder, frames, timing, finished, total, recipe, size, source=None):
@@ -141,10 +160,11 @@ def encode_frames(args, folder, frames, timing, finished, total, options):
             encode(n)
 
     def keep_and_encode(n, state):
-        levels = to_uint8(state["frame"])
-        keep_frame(folder, n, levels, state)
-        if args.preview:
-            write_image(args.preview, levels)
+        if state is not None:  # another process's that came early was kept when it came
+            levels = to_uint8(state["frame"])
+            keep_frame(folder, n, levels, state)
+            if args.preview:
+                write_image(args.preview, levels)
         encode(n)
 
     layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
@@ -170,37 +190,6 @@ def replace(video, output):
 
 
 # --- The command line ---
-
-
-def ranged(convert, low, high, name):
-    """Return a type for argparse: convert(text) from `low` to `high`; errors call it a `name`."""
-
-    def parse(text):
-        try:
-            value = convert(text)
-        except ZeroDivisionError:  # Fraction's
-            raise ValueError from None
-        if not low <= value <= high:
-            raise ValueError
-        return value
-
-    parse.__name__ = name
-    return parse
-
-
-def seconds(text):
-    """Convert S, M:S or H:M:S to seconds."""
-    total = Fraction(0)
-    for part in text.split(":"):
-        total = total * 60 + Fraction(part)
-    return total
-
-
-percentage = ranged(int, 0, 100, "whole number from 0 to 100")
-finite = ranged(float, -LARGEST, LARGEST, "number")
-zoom_scale = ranged(float, *ZOOMS, "number from {:g} to {:g}".format(*ZOOMS))
-frame_rate = ranged(Fraction, Fraction(1, 1000), 1000, "frame rate")
-moment = ranged(seconds, 0, 1e9, "time")
 
 
 def build_parser():
@@ -234,55 +223,6 @@ def build_parser():
     return parser, zoom, video
 
 
-def add_zoom_options(parser):
-    """Add the options of a zoom, and return their group."""
-    zoom = parser.add_argument_group("zoom into a picture")
-    add = zoom.add_argument
-    add("--frames", type=whole_number(1), default=120, metavar="N", help="length of the film")
-    add("--fps", type=frame_rate, default="24", metavar="X", help="frames/s, such as 24 or 30000/1001")
-    scale = "scale from one frame to the next; below 1 it zooms out"
-    add("--zoom", type=zoom_scale, default=1.05, metavar="X", help=scale)
-    add("--rotate", type=finite, default=0.0, metavar="DEG", help="degrees a frame, counter-clockwise")
-    pan = "pixels that the view moves right and down, a frame"
-    add("--pan", type=finite, nargs=2, default=(0.0, 0.0), metavar=("X", "Y"), help=pan)
-    center = "what stays in place: 0 0 is the top left corner, 1 1 the bottom right"
-    add("--center", type=finite, nargs=2, default=(0.5, 0.5), metavar=("X", "Y"), help=center)
-    add(
-        "--schedule",
-        type=Path,
-        metavar="FILE",
-        help="change layers, concepts, zoom, rotate, pan and center over time, smoothly: JSON such as "
-        '[{"frame": 0, "zoom": 1.05}, {"frame": 60, "zoom": 1.01, "rotate": 1, "layers": ["inception3b"]}]',
-    )
-    add(
-        "--loop",
-        action="store_true",
-        help="end where the film begins: the last frames dissolve into those before its first (dreams up to 24 frames "
-        "more)",
-    )
-    return zoom
-
-
-def add_video_options(parser):
-    """Add the options of a dream over a video, and return their group."""
-    video = parser.add_argument_group("dream over a film", "There, --octaves is 4 and --steps is 10 unless given.")
-    add = video.add_argument
-    add("--start", type=moment, metavar="TIME", help="begin there, in seconds or h:m:s")
-    add("--end", type=moment, metavar="TIME", help="end there, in seconds or h:m:s")
-    add(
-        "--blend",
-        type=number(least=0, most=1),
-        metavar="X",
-        help="share of a frame's dream that is carried into the next, 0 to 1 (default: 0; 0.8 with --flow)",
-    )
-    add(
-        "--flow",
-        action="store_true",
-        help="carry it along the motion in the film, so that dreams stick to what moves (needs OpenCV)",
-    )
-    return video
-
-
 def parse_arguments(arguments=None):
     """Return (parsed options, the defaults that went for them)."""
     parser, zoom, video = build_parser()
@@ -307,6 +247,8 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     """Run the command line."""
     args, defaults = parse_arguments(arguments)
+    group = mx.distributed.init()
+    args.quiet |= group.rank() > 0
     check_output(args)
     options = settings(args)
     schedule = read_schedule(args.schedule) if args.schedule else []
@@ -322,6 +264,9 @@ def main(arguments=None):
     if not args.quiet:
         models.advise(net.path)
 
+    if group.rank():
+        help_dreaming(group, net, args, options, video)
+        return
     folder = args.output.with_name(shorten(args.output.name, ".frames"))
     with resume_frames(folder, resume_key(args, net, targets), args.restart, plain(defaults)) as (finished, state):
         check_state(folder, finished, state, image.shape[:2])
@@ -329,7 +274,8 @@ def main(arguments=None):
         state.setdefault("tile", args.tile or tile_size(net))
         options["tile"] = int(state["tile"])
         if video:
-            timing, total, frames = plan_video(net, args, options, video, finished, state)
+            from_first(group, finished=finished, tile=state["tile"])
+            timing, total, frames = plan_video(group, net, args, options, video, finished, state, folder)
         else:
             timing, total, frames = plan_zoom_frames(net, args, options, image, schedule, finished, state)
         try:
@@ -345,12 +291,38 @@ def main(arguments=None):
     print(args.output)
 
 
-def plan_video(net, args, options, video, finished, state):
-    """Return (timing, number of frames, the states of the frames from number `finished` on) of a dream over a video."""
+def plan_video(group, net, args, options, video, finished, state, folder=None):
+    """Return (timing, number of frames, the states of the frames from number `finished` on) of a dream over a video.
+
+    folder: where rank 0 keeps frames. On other ranks there are no states.
+    """
     blend = args.blend if args.blend is not None else 0.8 * args.flow
-    images, hold = read_resized(video, args), args.drift == "hold"
-    frames = video_frames(net, images, options, blend, args.flow, hold, finished, state)
-    return video.timing, len(video.timing.times), frames
+    images, hold, total = read_resized(video, args), args.drift == "hold", len(video.timing.times)
+    if group.size() == 1:
+        frames = video_frames(net, images, options, blend, args.flow, hold, finished, state)
+    else:
+        starts = scene_starts(read_resized(video, args)) if blend else range(total)
+        dream = functools.partial(next_frame, net, options, blend, args.flow, hold)
+        frames = share_frames(
+            group,
+            dream,
+            images,
+            starts,
+            total,
+            finished,
+            state,
+            lambda n, image: write_frame(folder, n, to_uint8(image)),
+        )
+    return video.timing, total, frames
+
+
+def help_dreaming(group, net, args, options, video):
+    """Dream this process's share of the frames, which rank 0 keeps and writes; none of a zoom's, a long run."""
+    if video:
+        state = from_first(group)
+        options["tile"] = int(state["tile"])
+        for _ in plan_video(group, net, args, options, video, int(state.pop("finished")), state)[2]:
+            pass
 
 
 def plan_zoom_frames(net, args, options, image, schedule, finished, state):

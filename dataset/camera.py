@@ -34,14 +34,18 @@ def transform_view(image, step):
     """
     from scipy import ndimage
 
-    angle = np.deg2rad(step.rotate)
-    # from a place (row, column) in the new view to the one in the old that it shows
-    matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / step.zoom
-    center = np.array(step.center[::-1]) * (np.array(image.shape[:2]) - 1)
-    offset = center - matrix @ (center - step.pan[::-1])
+    matrix, offset = view_map(image.shape, step)
     if not step.rotate:
         matrix = np.diag(matrix)  # the separable case, which SciPy does faster
     return np.clip(each_channel(ndimage.affine_transform, image, matrix, offset, order=3, mode="reflect"), 0, 255)
+
+
+def view_map(shape, step):
+    """Return (matrix, offset): matrix @ (row, column) in the next view + offset is the place it shows in this one."""
+    angle = np.deg2rad(step.rotate)
+    matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / step.zoom
+    center = np.array(step.center[::-1]) * (np.array(shape[:2]) - 1)
+    return matrix, center - matrix @ (center - step.pan[::-1])
 
 
 def each_channel(function, image, *arguments, **options):

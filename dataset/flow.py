@@ -25,6 +25,16 @@ def is_scene_cut(before, after):
     return np.abs(coarse(after) - coarse(before)).mean() > CUT
 
 
+def scene_starts(images):
+    """Return the numbers of the frames that begin a scene, of which the first is 0."""
+    starts, before = [], None
+    for n, image in enumerate(images):
+        if before is None or is_scene_cut(before, image):
+            starts.append(n)
+        before = image
+    return starts
+
+
 def coarse(image, cell=8):
     """Return the mean grey of cells of cell x cell pixels (fewer at the borders); camera shake hardly changes it."""
     grey = image.mean(2)

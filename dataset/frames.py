@@ -140,6 +140,10 @@ def frame_path(folder, n):
 
 def keep_frame(folder, n, levels, state):
     """Write frame n, then the state that says it is there: killed in between, the frame is made again, the same."""
-    write_image(frame_path(folder, n), levels, compress_level=1)
+    write_frame(folder, n, levels)
     with atomic_write(folder / "state.npz") as temporary:
         np.savez(temporary, finished=n + 1, **state)
+
+
+def write_frame(folder, n, levels):
+    write_image(frame_path(folder, n), levels, compress_level=1)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+from models.dreaming import sharing
 from models.dreaming.recipes import read_recipe
 
 import av
@@ -605,3 +607,44 @@ def test_a_kill_while_frames_are_deleted_leaves_nothing_to_trip_over(photo, here
     assert len(list(here.iterdir())) == 3
     dream(photo, "-o", "zoom.gif", "--frames", 3)
     assert sorted(path.name for path in here.iterdir()) == ["photo.png", "zoom.gif"]
+
+
+# --- Several processes ---
+
+
+def launch(*arguments, cwd):
+    """Start the script in two processes; a signal to their group reaches both."""
+    words = [Path(sys.executable).parent / "mlx.launch", "-n", "2", "--backend", "ring"]
+    words += script_command("dream_video.py", *arguments, *TINY)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(list(map(str, words)), cwd=cwd, start_new_session=True, **pipes)
+
+
+@pytest.mark.parametrize("options", [[], ["--flow"]])
+def test_ranks_share_a_film(tmp_path, options, monkeypatch):
+    """Three scenes, of which two are dreamed at a time; killed and resumed as well: the same bytes as one process."""
+    if options:
+        pytest.importorskip("cv2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("DEEPDREAM_BANDS", "1")
+    frames = moving_frames(12, 40, 56)
+    write_video(tmp_path / "clip.mp4", [255 - frame if 3 <= i < 8 else frame for i, frame in enumerate(frames)])
+    assert run("dream_video.py", "clip.mp4", "-o", "one.mp4", *options, *TINY, cwd=tmp_path)[0] == 0
+
+    killed = launch("clip.mp4", "-o", "two.mp4", *options, cwd=tmp_path)
+    wait_for(tmp_path / "two.mp4.frames" / "000001.png", killed)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert not (tmp_path / "two.mp4").exists() and (tmp_path / "two.mp4.frames" / "state.npz").exists()
+    resumed = launch("clip.mp4", "-o", "two.mp4", *options, cwd=tmp_path)
+    out, err = resumed.communicate(timeout=100)
+    assert (resumed.returncode, out.split()) == (0, ["two.mp4"]), err
+    assert (tmp_path / "two.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
+    assert not (tmp_path / "two.mp4.frames").exists()
+
+
+def test_who_dreams_which_frame():
+    """A run is one rank's; the next run goes to whoever is done; what is finished already is left out."""
+    assert list(sharing.rounds([0, 3, 4], 6, 0, 2)) == [[0, 3], [1, 4], [2, 5]]
+    assert list(sharing.rounds([0, 3, 4], 6, 2, 2)) == [[2, 3], [4, None], [5, None]]
+    assert list(sharing.rounds(range(3), 3, 1, 4)) == [[1, 2, None, None]]

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import models
 from models import weights_file
-from models.dreaming.background import find_backgrounds
+from models.dreaming.background import Background, find_backgrounds
 from models.dreaming.concepts import make_concepts
 from models.dreaming.features import image_features
 from models.dreaming.targets import parse_targets
 from models.kernels import blas
+from models.training import concept_export
 from models.training.transfer import new_network
 
 import numpy as np
@@ -169,6 +170,17 @@ def test_class_means_the_concept_that_is_stored():
     weights_file.write("bad.npz", arrays, metadata, extras={"concepts": np.frombuffer(b"[3, {}]", np.uint8)})
     with pytest.raises(UserError, match="bad.npz: the concepts in it cannot be read"):
         parse_targets(models.load(weights="bad.npz"), classes="down")
+
+
+def test_what_all_classes_have_in_common_is_no_part_of_one():
+    """With many classes their mean is what each is told from; with two, ordinary photographs are."""
+    background = Background(np.zeros(2), np.zeros((2, 64)), np.ones(2))
+    tall, blurred = np.array([[1.0, 0]]), [np.array([0.0, 1])] * 10
+    assert concept_export.among(background, blurred[:1]) is background
+    means = [concept_export.among(background, blurred[:count]).mean for count in (2, 10)]
+    assert np.allclose(means, [[0, 0.25], [0, 0.75]])
+    away = [Background(mean, background.factor, background.rest).whiten(tall[0] + blurred[0] - mean) for mean in means]
+    assert away[0][1] / away[0][0] > 2 * away[1][1] / away[1][0] > 0
 
 
 def test_plain_fine_tuning_stores_no_concepts(capsys):

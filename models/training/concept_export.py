@@ -1,7 +1,9 @@
 """What is stored with trained weights so that one can dream of each class: its concept, and the backgrounds.
 
 A concept is made of the training images as the trained network sees them (models/dreaming/concepts.py). The background
-is the base's, which learning without forgetting keeps valid; or photographs, seen through the trained network.
+is the base's, which learning without forgetting keeps valid; or photographs, seen through the trained network. To tell
+a class from, its mean moves towards that of the other classes, the further the more there are: what a whole folder has
+in common, such as the blur of small images enlarged, is then no part of any class.
 """
 
 import dataclasses
@@ -27,6 +29,7 @@ from .step import inputs
 BACKGROUND = "background"  # the class of the photographs
 CLASS_IMAGES = 100  # of each class, at most
 ALL_IMAGES = 2000  # of all classes
+BACKGROUND_CLASSES = 3  # the background counts for so many beside the other classes
 
 
 def add_photographs(train_set, val_set, photographs):
@@ -89,12 +92,14 @@ class ConceptExport:
             backgrounds = {name: statistics(rows[photographs]) for name, rows in features.items()}
         arrays = {path: np.array(array) for path, array in tree_flatten(net.parameters())}
         digest = digest_of_arrays(arrays, net.metadata.model)
+        rows = {name: features[layer][labels == number] for number, name in enumerate(classes)}
+        means = {name: own.mean(axis=0, dtype=np.float64) for name, own in rows.items() if len(own)}
         found = {}
-        for number, name in enumerate(classes):
-            rows = features[layer][labels == number]
-            if len(rows):
-                concept = concept_of(net, name, layer, rows, backgrounds[layer], weights=digest)
-                found[name] = dataclasses.replace(concept, name=name)
+        for name in means:
+            others = [mean for other, mean in means.items() if other != name]
+            background = among(backgrounds[layer], others)
+            concept = concept_of(net, name, layer, rows[name], background, weights=digest)
+            found[name] = dataclasses.replace(concept, name=name)
         return found, backgrounds
 
     def features(self, net, split, layers):
@@ -113,6 +118,18 @@ class ConceptExport:
                 rows[layer].append(np.array(mean))
             labels.append(numbers)
         return {layer: np.concatenate(parts) for layer, parts in rows.items()}, np.concatenate(labels)
+
+
+def among(background, others):
+    """Return a Background whose mean lies between its own and that of the other classes, a list of C numbers each.
+
+    A single other class says nothing of what a folder has in common.
+    """
+    if len(others) < 2:
+        return background
+    share = (len(others) - 1) / (len(others) - 1 + BACKGROUND_CLASSES)
+    mean = (1 - share) * background.mean + share * np.mean(others, axis=0)
+    return dataclasses.replace(background, mean=mean.astype(np.float32))
 
 
 def extras_of(concepts, backgrounds, classes):

@@ -5,7 +5,7 @@ import pytest
 from conftest import noise_image
 from PIL import Image
 
-from dataset.images import ImageError, read_image, read_rgb, write_image
+from dataset.images import ImageError, read_image, read_rgb, resize_linear, write_image
 
 
 def test_read_rgb_agrees_with_read_image(tmp_path):
@@ -54,3 +54,17 @@ def test_exif_orientation(tmp_path):
     exif[274] = 6  # the camera was turned by 90 degrees
     Image.fromarray(noise_image(30, 50)).save(tmp_path / "turned.jpg", exif=exif)
     assert read_image(tmp_path / "turned.jpg").shape == (50, 30, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (40, 31), (57, 83), (64, 86), (140, 200)])
+@pytest.mark.parametrize("shape", [(57, 83, 3), (1, 5, 1), (2, 2, 3), (89, 121, 3)])
+def test_linear_resizing_is_scipys(shape, size):
+    from scipy import ndimage
+
+    image = np.random.default_rng(0).uniform(-255, 255, shape).astype(np.float32)
+    before = image.copy()
+    resized = resize_linear(image, size)
+    expected = ndimage.zoom(image, (size[0] / shape[0], size[1] / shape[1], 1), order=1)
+    assert resized.dtype == np.float32 and resized.shape == expected.shape
+    assert np.abs(resized - expected).max() < 1e-4
+    assert np.array_equal(image, before)
