@@ -95,7 +95,7 @@ def test_commands_run(here, monkeypatch, capsys):
                 assert (ROOT / place).exists(), told
                 break
         else:
-            words = words[words.index("python") :]  # after mlx.launch, of which test_dream_options.py is a test
+            words = words[words.index("python") :]  # test_dream_options.py and test_dream_video.py use mlx.launch
             if "--flow" in words and not importlib.util.find_spec("cv2"):
                 continue
             script, words = words[1], words[2:]
