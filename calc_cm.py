@@ -52,16 +52,25 @@ def save_matrix(path, statistics):
         np.savez(temporary, **arrays)
 
 
-def parse_arguments(arguments=None):
-    parser = Parser(prog="calc_cm.py", description="Mean, standard deviation and the 3x3 colour matrix of pictures.")
+def build_parser():
+    parser = Parser(
+        prog="calc_cm.py",
+        usage="calc_cm.py [options] FOLDER|PICTURE ...",
+        description="Measure the mean, the standard deviation and the 3x3 colour matrix of pictures.",
+        examples=(
+            "python calc_cm.py dataset/slugs",
+            "python calc_cm.py dataset/slugs -o slugs_cm.npz --plot colours.png",
+            "python calc_cm.py photos/ dataset/slugs --sample 1000 --pooled",
+        ),
+    )
     parser.add_argument(
         "pictures", nargs="+", metavar="FOLDER|PICTURE", help="pictures, or folders with pictures at any depth"
     )
     parser.add_argument(
         *("-o", "--output"),
         type=npz_path,
-        metavar="NAME_cm.npz",
-        help="save it for dream.py --decorrelate and train_dream.py",
+        metavar="NPZ",
+        help="save it for dream.py --decorrelate (default: it is only printed)",
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
@@ -69,20 +78,27 @@ def parse_arguments(arguments=None):
     )
     kind.add_argument("--pooled", action="store_true", help="covariance of all pixels about the common mean")
     parser.add_argument("--sample", type=whole_number(1), metavar="N", help="take N pictures at random instead of all")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the random choices")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, metavar="N", help="seed of the random choice of --sample"
+    )
     parser.add_argument(
         "--plot",
         metavar="PICTURE",
-        help="save a picture of the colour axes, and of the colours before and after whitening",
+        help="also draw the colour axes, and the colours before and after whitening",
     )
     parser.add_argument(
         "--workers",
         type=whole_number(1, most=256),
         default=cores(),
-        help="processes that decode (default: one a core, %(default)s)",
+        metavar="N",
+        help="processes that decode pictures (default: one a core, %(default)s)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def parse_arguments(arguments=None):
+    args = build_parser().parse_args(arguments)
     if args.plot:
         check_writable(args.plot)
     return args

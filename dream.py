@@ -16,15 +16,17 @@ from pathlib import Path
 
 import models
 from models.dreaming.accentuate import accentuate
+from models.dreaming.atlas import check_page, is_finished
 from models.dreaming.concepts import Concept, save_concept
 from models.dreaming.gradients import color_matrix, gradient_transform
 from models.dreaming.objectives import Guide, objective_function, precision_dtype
 from models.dreaming.octaves import octave_sizes
 from models.dreaming.options import (
-    CLASS_DEFAULTS,
-    CONCEPT_DEFAULTS,
+    DREAM_EXAMPLES,
+    add_batch_options,
     add_dream_options,
     add_image_options,
+    add_recipe_options,
     check_use,
     describe_defaults,
     given_options,
@@ -53,12 +55,13 @@ from models.network import Network
 import mlx.core as mx
 import numpy as np
 
-from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, progress, run, whole_number
+from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, progress, run
 from dataset.color import LUMA
 from dataset.decoding import is_animation
 from dataset.files import disk_error, same_file, shorten
 from dataset.folder import expand
 from dataset.images import check_writable, read_image_and_alpha, resize_image, resize_linear, write_image
+from dataset.viewer import show
 
 # --- The algorithm ---
 
@@ -208,9 +211,10 @@ def blend(image, dreamed, strength=1.0, keep_color=False):
 def build_parser():
     parser = Parser(
         prog="dream.py",
+        usage="dream.py [options] PICTURE ...",
         description="Dream on pictures, as DeepDream did in 2015, and beyond.",
-        epilog="Unless given or a --preset tells otherwise, with --class: "
-        f"{describe_defaults(CLASS_DEFAULTS)}; with --concept: {describe_defaults(CONCEPT_DEFAULTS)}.",
+        epilog=describe_defaults(),
+        examples=DREAM_EXAMPLES,
     )
     add = parser.add_argument
     add("pictures", nargs="*", metavar="PICTURE", help="pictures, folders, patterns such as 'photos/*.jpg'")
@@ -219,47 +223,18 @@ def build_parser():
         "--output",
         type=Path,
         metavar="OUT",
-        help="a .png, .jpg or .webp file, or a folder for several pictures (default: <name>_dream.png in the current "
-        "folder)",
+        help="a .png, .jpg or .webp file, or a folder for several pictures (default: <name>_dream.png)",
     )
     add("--quiet", action="store_true", help="no progress bar, no notes")
-    add_image_options(parser)
-    add_dream_options(parser)
+    add("--show", action="store_true", help="open what was made in the system's viewer")
     add_recipe_options(parser)
+    add_dream_options(parser)
+    add_image_options(parser)
     add_batch_options(parser)
     add = parser.add_argument_group("lists").add_argument
     for what in ("models", "layers", "classes", "presets"):
-        add(f"--list-{what}", action="store_true", help=f"list the {what} there are, and end")
+        add(f"--list-{what}", action="store_true", help=f"print the {what} there are, and end")
     return parser
-
-
-def add_recipe_options(parser):
-    add = parser.add_argument_group("looks and recipes").add_argument
-    add("--preset", metavar="NAME", help="a look by its name, see --list-presets; other options override it")
-    add("--like", type=Path, metavar="PICTURE", help="as that dream was made; other options override it")
-    add("--recipe", type=Path, metavar="PICTURE", help="print the command that made a dream, and end")
-    add("--save-concept", type=Path, metavar="FILE", help="keep what --concept found in an .npz, for --concept FILE")
-    add(
-        "--survey",
-        nargs="?",
-        const="stages",
-        metavar="WHAT",
-        help="a sheet of small dreams of the picture instead: of every stage, of every channel of a LAYER, or of all "
-        "'models' here (default without WHAT: stages); prints the command of each",
-    )
-
-
-def add_batch_options(parser):
-    add = parser.add_argument_group("many and growing").add_argument
-    add("--resume", action="store_true", help="leave out pictures whose dream is there")
-    add("--save-every", type=whole_number(1), metavar="N", help="keep the picture every N steps")
-    add(
-        "--growth",
-        choices=("pictures", "gif", "webp"),
-        default="pictures",
-        metavar="HOW",
-        help="what --save-every makes: pictures in <dream>.frames/, or one animated gif or webp beside the dream",
-    )
 
 
 def main(arguments=None):
@@ -279,7 +254,7 @@ def main(arguments=None):
     args = parse_over(parser, arguments, repeated)
     check_use(args, given)
     inputs = find_inputs(args)
-    outputs = output_paths(inputs, args.output, "survey" if args.survey else "dream")
+    outputs = output_paths(inputs, args.output, "_survey.html" if args.survey else "_dream.png")
     net = models.load(args.model, args.weights)
     if args.list_layers:
         return list_layers(net)
@@ -324,15 +299,15 @@ def find_inputs(args):
     return inputs
 
 
-def output_paths(inputs, output, kind="dream"):
+def output_paths(inputs, output, end="_dream.png"):
     """Return where each image's dream goes. Raises UsageError if that would be an input, or twice the same."""
-    names = [place.with_name(shorten(place.stem, f"_{kind}.png")) for _, place in inputs]
+    names = [place.with_name(shorten(place.stem, end)) for _, place in inputs]
     if output and (len(inputs) > 1 or output.is_dir() or not output.suffix):
         paths = [output / name for name in names]
     else:
         paths = [output or name for name in names]
     for i, path in enumerate(paths):
-        check_writable(path)
+        (check_page if end.endswith(".html") else check_writable)(path)
         if any(source and same_file(path, source) for source, _ in inputs):
             raise UsageError(f"{path} is an input: give the dream another name with -o")
         if path in paths[:i]:
@@ -349,7 +324,7 @@ def run_all(inputs, outputs, args, todo):
     jobs = list(zip(inputs, outputs, strict=True))[group.rank() :: group.size()]
     broken = 0
     for (path, _), output in jobs:
-        if args.resume and output.exists():
+        if args.resume and is_finished(output):
             continue
         try:
             todo(path, output)
@@ -359,6 +334,8 @@ def run_all(inputs, outputs, args, todo):
                 raise
             broken += 1
             print_error("dream.py", error_text(error, path), 1)
+    if args.show:
+        show([output for _, output in jobs if output.exists()], args.quiet)
     if broken:
         raise UserError(f"{broken} of {len(jobs)} pictures could not be dreamed on")
     return 0
@@ -399,7 +376,7 @@ def dream_on(net, args, options, path, output):
 
 
 def survey_image(net, args, options, path, output):
-    """Write a sheet of small dreams of one image (None: of noise)."""
+    """Write a page or sheet of small dreams of one image (None: of noise)."""
     image, _ = load_input(args, path)
     if not args.quiet:
         models.advise(net.path)
@@ -409,8 +386,7 @@ def survey_image(net, args, options, path, output):
 def load_input(args, path):
     """Read the image at `path`, or make noise for None, at the size asked for: (image, its alpha or None)."""
     if path is None:
-        width, height = map(int, args.noise.split("x"))
-        return noise(height, width, args.seed), None
+        return noise(*map(int, reversed(args.noise.split("x"))), args.seed), None
     if is_animation(path):
         log(f"{path}: it moves; this is its first frame, and python dream_video.py dreams on all of it", args.quiet)
     return read_image_and_alpha(path, args.width, args.max_size)

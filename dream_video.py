@@ -28,7 +28,14 @@ from models.dreaming.recipes import make_recipe, to_text
 from models.dreaming.schedules import names_concepts, schedule_targets
 from models.dreaming.sharing import from_first, share_frames
 from models.dreaming.tiles import tile_size
-from models.dreaming.video_options import add_video_options, add_zoom_options, percentage
+from models.dreaming.video_options import (
+    VIDEO_DEFAULTS,
+    VIDEO_EXAMPLES,
+    ZOOM_DEFAULTS,
+    add_video_options,
+    add_zoom_options,
+    percentage,
+)
 from models.dreaming.views import transform_view
 
 import mlx.core as mx
@@ -53,11 +60,18 @@ from dataset.frames import (
 from dataset.images import check_writable, read_image, resize_to, to_uint8, write_image
 from dataset.video import constant_rate, is_video, read_frames, read_video, without_sound
 from dataset.video_writer import FORMATS, has_sound, keeps_pixel_shape, video_writer
+from dataset.viewer import show
 from dream import deepdream
 
-ZOOM_DEFAULTS = {"octaves": 2, "steps": 4}  # a zoom dreams on the same frame again and again
-VIDEO_DEFAULTS = {"octaves": 4, "steps": 10}
-NOT_IN_KEY = {"output", "quality", "fps", "preview", "restart", "quiet"}  # options that the frames do not depend on
+NOT_IN_KEY = {
+    "output",
+    "quality",
+    "fps",
+    "preview",
+    "restart",
+    "quiet",
+    "show",
+}  # no part of the frames
 
 # --- The endless zoom ---
 
@@ -196,9 +210,10 @@ def build_parser():
     """Return (parser, its group for zooms, its group for videos)."""
     parser = Parser(
         prog="dream_video.py",
-        description="The endless zoom into a picture, or dreams over a film.",
-        epilog=f"Unless given, with --class: {describe_defaults(FRAME_CLASS_DEFAULTS)}; with --concept: "
-        f"{describe_defaults(FRAME_CONCEPT_DEFAULTS)}.",
+        usage="dream_video.py [options] SOURCE",
+        description="Make an endless zoom into a picture, or dream over a film.",
+        epilog=describe_defaults(FRAME_CLASS_DEFAULTS, FRAME_CONCEPT_DEFAULTS),
+        examples=VIDEO_EXAMPLES,
     )
     add = parser.add_argument
     add("source", type=Path, metavar="SOURCE", help="a picture to zoom into, or a film")
@@ -207,17 +222,17 @@ def build_parser():
         "--output",
         type=Path,
         metavar="OUT",
-        help="an .mp4, .webm, .gif or .webp file, or a folder for .png frames (default: <name>_dream.mp4 in the "
-        "current folder)",
+        help="an .mp4, .webm, .gif or .webp file, or a folder for .png frames (default: <name>_dream.mp4)",
     )
     add_size_options(parser.add_mutually_exclusive_group())
-    quality = "of .mp4, .webm and .webp, 0 to 100 (default: 75)"
+    quality = "how well .mp4, .webm and .webp are encoded, 0 to 100 (default: 75)"
     add("--quality", type=percentage, metavar="N", help=quality)
-    drift = "whether colour, contrast and fine detail keep to the first frame's where frames feed on one another"
-    add("--drift", choices=("hold", "free"), default="hold", help=drift)
-    add("--preview", type=Path, metavar="FILE", help="write the newest frame to this picture, too")
-    add("--restart", action="store_true", help="begin anew, whatever is kept in <out>.frames/")
+    drift = "hold: colour, contrast and fine detail stay those of the first frame; free: they may run away"
+    add("--drift", choices=("hold", "free"), default="hold", metavar="HOW", help=drift)
+    add("--preview", type=Path, metavar="FILE", help="also write the newest frame to this picture")
+    add("--restart", action="store_true", help="begin anew, whatever frames are kept in <out>.frames/")
     add("--quiet", action="store_true", help="no progress bar, no notes")
+    add("--show", action="store_true", help="open the film in the system's viewer")
     zoom, video = add_zoom_options(parser), add_video_options(parser)
     add_dream_options(parser)
     return parser, zoom, video
@@ -289,6 +304,8 @@ def main(arguments=None):
             raise UserError(f"{reason}: finished frames are kept in {folder}; the same command continues") from None
         discard(folder)
     print(args.output)
+    if args.show:
+        show([args.output], args.quiet)
 
 
 def plan_video(group, net, args, options, video, finished, state, folder=None):

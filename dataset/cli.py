@@ -26,11 +26,16 @@ class UsageError(UserError):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, no abbreviated options, and help that shows every default."""
+    """argparse with one-line errors, no abbreviated options, and help that shows every default and ends in examples."""
 
-    def __init__(self, **options):
+    def __init__(self, examples=(), **options):
         options.setdefault("formatter_class", HelpFormatter)
         super().__init__(allow_abbrev=False, **options)
+        self.examples = examples  # command lines
+
+    def format_help(self):
+        examples = ["", "examples:", *(f"  {example}" for example in self.examples)] if self.examples else []
+        return super().format_help() + "".join(f"{line}\n" for line in examples)
 
     def error(self, message):
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -40,7 +45,7 @@ class HelpFormatter(argparse.HelpFormatter):
     """80 columns; the default goes at the end of an option's help, unless there is none or the text tells it."""
 
     def __init__(self, prog):
-        super().__init__(prog, max_help_position=26, width=80)
+        super().__init__(prog, max_help_position=24, width=80)
 
     def _get_help_string(self, action):
         text = action.help or ""
@@ -49,7 +54,21 @@ class HelpFormatter(argparse.HelpFormatter):
             return text
         if isinstance(action.default, (list, tuple)):
             return f"{text} (default: {' '.join(map(str, action.default))})"
-        return f"{text} (default: %(default)s)"
+        return f"{text} (default: {'on' if action.default is True else '%(default)s'})"
+
+    def _format_action_invocation(self, action):
+        """Write "-o, --output OUT" and "--[no-]invert" in place of the longer forms of Pythons before 3.13."""
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        if isinstance(action, argparse.BooleanOptionalAction):
+            return f"--[no-]{action.option_strings[0].removeprefix('--')}"
+        metavar = "" if action.nargs == 0 else " " + self._format_args(action, action.dest.upper())
+        return ", ".join(action.option_strings) + metavar
+
+    def _format_args(self, action, default_metavar):
+        if action.nargs == "+":  # "NAME ...", not argparse's "NAME [NAME ...]"
+            return f"{self._metavar_formatter(action, default_metavar)(1)[0]} ..."
+        return super()._format_args(action, default_metavar)
 
 
 def whole_number(least, most=float("inf")):

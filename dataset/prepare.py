@@ -45,41 +45,50 @@ SHEET_ROWS, SHEET_COLUMNS, CELL = 60, 4, 120  # of left-out.jpg; CELL in pixels,
 SHOWN_REASONS = ["near-duplicate", "too small", "identical pixels", "identical file"]  # the first are to be looked at
 
 
-def parse_arguments(arguments=None):
+def build_parser():
     parser = Parser(
-        prog="prepare.py", description="Clean a folder of pictures for training: broken ones and duplicates out."
+        prog="prepare.py",
+        usage="dataset/prepare.py [options] RAW ... -o FOLDER",
+        description="Clean folders of pictures for training: leave out broken ones and duplicates, resize the rest.",
+        examples=(
+            "python dataset/prepare.py gathered/ -o dataset/slugs --report",
+            "python dataset/prepare.py gathered/ -o dataset/slugs",
+            "python dataset/prepare.py mine/ friends/ -o dataset/pets --fit crop --size 160",
+        ),
     )
     add = parser.add_argument
-    add("raw", nargs="+", metavar="RAW", help="folder with RAW/<class>/* or RAW/train|val/<class>/*")
-    add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write, dataset/NAME say")
-    add("--size", type=whole_number(16, 8192), default=256, help="shorter side of what is written, pixels")
-    add(
-        "--fit",
-        choices=("keep", "crop", "pad"),
-        default="keep",
-        help="keep the shape; crop to the central square; or pad to a square, then --size is the longer side",
-    )
-    add("--quality", type=whole_number(1, 100), default=92, help="of the JPEG files, 1 to 100")
-    add("--min-size", type=whole_number(1, 8192), default=32, help="leave out what has a shorter side, pixels")
-    add(
-        "--max-megapixels",
-        type=whole_number(1, 1000),
-        default=MEMORY_LIMIT // BYTES_PER_PIXEL // 1_000_000,
-        help="leave out what has more: decompression bombs",
-    )
-    add("--report", action="store_true", help="only look and report; write no pictures")
-    add(
-        "--workers",
-        type=whole_number(1, 256),
-        default=cores(),
-        help="processes that decode (default: one a core, %(default)s)",
-    )
+    raw = "folders of pictures, RAW/<class>/ or RAW/train/<class>/ and RAW/val/<class>/; several are merged"
+    add("raw", nargs="+", metavar="RAW", help=raw)
+    add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write, such as dataset/slugs")
+    report = "write no pictures, only report.csv and left-out.jpg: what would be left out, and why"
+    add("--report", action="store_true", help=report)
+    workers = "processes that decode pictures (default: one a core, %(default)s)"
+    add("--workers", type=whole_number(1, 256), default=cores(), metavar="N", help=workers)
     add("--quiet", action="store_true", help="no progress bar")
-    return parser.parse_args(arguments)
+    add_output_options(parser.add_argument_group("what is written").add_argument)
+    add_limits(parser.add_argument_group("what is left out").add_argument)
+    return parser
+
+
+def add_output_options(add):
+    shorter = "shorter side of what is written, in pixels"
+    add("--size", type=whole_number(16, 8192), default=256, metavar="N", help=shorter)
+    shape = "keep: the picture's shape; crop: to the central square; pad: to a square, whose side is --size"
+    add("--fit", choices=("keep", "crop", "pad"), default="keep", metavar="HOW", help=shape)
+    quality = "JPEG quality of what is written, 1 to 100"
+    add("--quality", type=whole_number(1, 100), default=92, metavar="N", help=quality)
+
+
+def add_limits(add):
+    narrow = "leave out what is narrower or lower, in pixels"
+    add("--min-size", type=whole_number(1, 8192), default=32, metavar="N", help=narrow)
+    most = MEMORY_LIMIT // BYTES_PER_PIXEL // 1_000_000
+    bombs = "leave out what has more, as decompression bombs do"
+    add("--max-megapixels", type=whole_number(1, 1000), default=most, metavar="N", help=bombs)
 
 
 def main(arguments=None):
-    args = parse_arguments(arguments)
+    args = build_parser().parse_args(arguments)
     sources, strays = list_sources(args.raw, args.output)
     began = time.perf_counter()
     with ScanCache(args.output) as cache:

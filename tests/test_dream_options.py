@@ -46,14 +46,24 @@ def test_noise_becomes_a_picture(tmp_path):
         assert run("dream.py", *wrong, cwd=tmp_path)[0] == 2
 
 
-def test_a_survey_of_channels_in_pages(photo, tmp_path):
+def test_what_was_made_is_shown(photo, monkeypatch):
+    monkeypatch.chdir(photo.parent)
+    shown = []
+    monkeypatch.setattr(dream, "show", lambda paths, quiet: shown.append([str(path) for path in paths]))
+    for words in (TINY, [*TINY, "--show"], [*TINY[:4], "--quiet", "--survey", "classes:volcano", "--show"]):
+        dream.main(["photo.png", *words])
+    assert shown == [["photo_dream.png"], ["photo_survey.html"]]
+
+
+def test_a_survey_of_channels_in_sheets(photo, tmp_path):
     status, out, _ = run(
-        "dream.py", photo.name, "--survey", "inception3a.branch3.0", *TINY[:4], "--quiet", cwd=tmp_path
+        *("dream.py", photo.name, "--survey", "inception3a.branch3.0", *TINY[:4], "--quiet", "-o", "sheet.png"),
+        cwd=tmp_path,
     )
     lines = out.splitlines()
-    assert status == 0 and len(lines) == 17 and lines[-1] == "photo_survey.png"
+    assert status == 0 and len(lines) == 17 and lines[-1] == "sheet.png"
     assert lines[3].startswith("python dream.py photo.png") and "--layers inception3a.branch3.0:3" in lines[3]
-    assert read_image(tmp_path / "photo_survey.png").shape[1] > 1000
+    assert read_image(tmp_path / "sheet.png").shape[1] > 1000
 
 
 def test_a_recipe_is_repeated_and_overridden(photo, tmp_path):

@@ -129,8 +129,12 @@ def test_a_loop_has_no_jump():
 # --- The endless zoom ---
 
 
-def test_a_zoom(photo, here):
-    dream(photo, "-o", "zoom.mp4", "--frames", 5, "--fps", "30000/1001", "--rotate", 3, "--preview", "now.png")
+def test_a_zoom(photo, here, monkeypatch):
+    shown = []
+    monkeypatch.setattr(dream_video, "show", lambda paths, quiet: shown.extend(map(str, paths)))
+    options = ["--frames", 5, "--fps", "30000/1001", "--rotate", 3, "--preview", "now.png", "--show"]
+    dream(photo, "-o", "zoom.mp4", *options)
+    assert shown == ["zoom.mp4"]
     video = read_video("zoom.mp4")
     assert video.timing == constant_rate(5, NTSC)
     assert video.size == (34, 48)  # 33 x 47, padded

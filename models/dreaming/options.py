@@ -25,6 +25,15 @@ CONCEPT_DEFAULTS = {"steps": 20, "step_size": 1.5, "lapnorm": 4, "smooth": 0.5, 
 FRAME_CLASS_DEFAULTS = {name: value for name, value in CLASS_DEFAULTS.items() if name != "steps"}
 FRAME_CONCEPT_DEFAULTS = {name: value for name, value in CONCEPT_DEFAULTS.items() if name != "steps"}
 
+CLASS_SURVEY = "classes:"  # --survey classes:TEXT
+
+# How dream.py --help ends
+DREAM_EXAMPLES = (
+    "python dream.py photo.jpg --preset dogslugs --max-size 1024",
+    "python dream.py photo.jpg --concept dataset/cat -o cat.png",
+    "python dream.py photos/ -o dreams/ --layers inception4c:13,27 conv3=0.2",
+)
+
 # Whoever gives one of these does without the other's old value, be it of a recipe or of a preset
 EXCLUSIVE = (("layers", "classes", "concepts"), ("guide", "concepts"), ("width", "max_size"))
 
@@ -54,8 +63,9 @@ ORDER = (
 def add_size_options(group):
     """Add --width and --max-size, see dataset.images.resize_to()."""
     add = group.add_argument
-    add("--width", type=whole_number(1), metavar="N", help="resize to this width first, pixels")
-    add("--max-size", type=whole_number(1), metavar="N", help="shrink to this longest side first, pixels")
+    add("--width", type=whole_number(1), metavar="N", help="resize to this width first, in pixels")
+    longest = "shrink to at most this longer side first, in pixels"
+    add("--max-size", type=whole_number(1), metavar="N", help=longest)
 
 
 def add_image_options(parser):
@@ -63,22 +73,56 @@ def add_image_options(parser):
     group = parser.add_argument_group("the picture")
     add_size_options(group)
     add = group.add_argument
-    add("--noise", type=picture_size, metavar="WIDTHxHEIGHT", help="start from noise instead of a picture")
+    add(
+        "--noise",
+        type=picture_size,
+        metavar="WIDTHxHEIGHT",
+        help="dream on noise of this size, in pixels",
+    )
     add(
         "--visualize",
         action="store_true",
-        help="show what a class or channel looks like to the network, by feature visualisation from noise (--noise "
-        "224x224 and --steps 200, unless given); or draw it into a picture, by feature accentuation (--steps 80)",
+        help="draw what a class, channel or concept looks like to the network: from noise (default: 224x224, "
+        "200 steps) or, with a PICTURE, into it (default: 80 steps)",
+    )
+
+
+def add_recipe_options(parser):
+    add = parser.add_argument_group("looks and recipes").add_argument
+    add("--preset", metavar="NAME", help="a look, see --list-presets; options override it")
+    add("--like", type=Path, metavar="PICTURE", help="dream as that dream was made; options override it")
+    add("--recipe", type=Path, metavar="PICTURE", help="print the command that made this dream, and end")
+    add("--save-concept", type=Path, metavar="FILE", help="keep what --concept found, an .npz for --concept FILE")
+    add(
+        "--survey",
+        nargs="?",
+        const="stages",
+        metavar="WHAT",
+        help="a page of small dreams instead: of every stage, of every channel of a LAYER, of the classes whose names "
+        "hold TEXT ('classes:TEXT'), or of all 'models' here (default: stages); a sheet with -o NAME.png",
+    )
+
+
+def add_batch_options(parser):
+    add = parser.add_argument_group("many and growing").add_argument
+    add("--resume", action="store_true", help="leave out pictures whose dream is there already")
+    add("--save-every", type=whole_number(1), metavar="N", help="also write the unfinished dream, every N steps")
+    add(
+        "--growth",
+        choices=("pictures", "gif", "webp"),
+        default="pictures",
+        metavar="HOW",
+        help="what --save-every makes: pictures in <dream>.frames/, or one moving gif or webp",
     )
 
 
 def add_dream_options(parser):
     """Add the options that dream.py and dream_video.py share; settings() makes arguments of deepdream() of them."""
-    add_network_options(parser)
     add_target_options(parser)
     add_ascent_options(parser)
     add_gradient_options(parser)
     add_blend_options(parser)
+    add_network_options(parser)
 
 
 def add_network_options(parser):
@@ -87,9 +131,9 @@ def add_network_options(parser):
         "--model",
         choices=REGISTRY,
         metavar="NAME",
-        help="see --list-models (default: what --weights holds, else googlenet)",
+        help="the network, see dream.py --list-models (default: that of --weights, else googlenet)",
     )
-    add("--weights", metavar="FILE", type=Path, help="an .npz of convert.py or train_dream.py")
+    add("--weights", metavar="FILE", type=Path, help="its weights, an .npz of convert.py or train_dream.py")
 
 
 def add_target_options(parser):
@@ -98,56 +142,82 @@ def add_target_options(parser):
         "--layers",
         nargs="+",
         metavar="TARGET",
-        help="what to enhance: LAYER[:CHANNELS][=WEIGHT], such as inception4c, inception4c:13,27 or inception3b=0.3; "
-        "see --list-layers (default: what the weights or the network name)",
+        help="layers to enhance: LAYER[:CHANNELS][=WEIGHT], such as inception4c:13,27 or inception3b=0.3; see "
+        "dream.py --list-layers (default: as the weights say, else the network's usual one)",
     )
     add(
         "--class",
         dest="classes",
         nargs="+",
         metavar="CLASS",
-        help="a class of the network's, NAME|INDEX[=WEIGHT], such as 'monarch'; see --list-classes",
+        help="classes that the network knows, NAME|INDEX[=WEIGHT], such as monarch; see dream.py --list-classes",
     )
     add(
         "--concept",
         dest="concepts",
         nargs="+",
         metavar="PATH",
-        help="dream of what the pictures in a folder show, PATH[=WEIGHT]; or a picture, or what --save-concept kept; "
-        "--layers then names the layers where that is looked for",
+        help="what the pictures in a folder show (or one picture, or a file of --save-concept): PATH[=WEIGHT]; "
+        "--layers then says where in the network that is looked for",
     )
-    photographs = "some hundred ordinary photographs, for weights without a background of their own"
+    photographs = "what a concept stands out from: some hundred photographs of all kinds (default: what is known of "
+    photographs += "the weights)"
     add("--background", metavar="FOLDER", help=photographs)
-    add("--guide", type=Path, metavar="PICTURE", help="dream of the features of this picture")
-    add("--invert", action=argparse.BooleanOptionalAction, default=False, help="take away instead: descend")
+    add("--guide", type=Path, metavar="PICTURE", help="dream of what this picture shows")
+    add(
+        "--invert",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="weaken what is named, instead of drawing it",
+    )
 
 
 def add_ascent_options(parser):
     add = parser.add_argument_group("how").add_argument
-    add("--octaves", type=whole_number(1), default=4, metavar="N", help="sizes to dream at")
-    add("--octave-scale", type=number(above=1), default=1.4, metavar="X", help="ratio of two sizes")
-    add("--steps", type=whole_number(1), default=10, metavar="N", help="gradient steps an octave")
+    add("--steps", type=whole_number(1), default=10, metavar="N", help="gradient steps at each octave")
+    octaves = "sizes to dream at, smallest first"
+    add("--octaves", type=whole_number(1), default=4, metavar="N", help=octaves)
+    add(
+        "--octave-scale",
+        type=number(above=1),
+        default=1.4,
+        metavar="X",
+        help="ratio of one size to the next",
+    )
     add(
         "--step-size",
         type=number(above=0),
         default=1.5,
         metavar="X",
-        help="mean change of a pixel in a step, in levels of 0..255",
+        help="mean change of a pixel a step, in levels of 0..255",
     )
-    add("--jitter", type=whole_number(0), default=32, metavar="N", help="largest random shift, pixels")
+    add(
+        "--jitter",
+        type=whole_number(0),
+        default=32,
+        metavar="N",
+        help="largest random shift, in pixels",
+    )
     add(
         "--tile",
         type=whole_number(64),
         metavar="N",
-        help="compute large pictures in tiles of N x N pixels (default: as the memory at hand allows)",
+        help="compute large pictures in tiles of N x N pixels (default: as the memory allows)",
     )
     add(
         "--precision",
         choices=("float32", "float16"),
         default="float32",
-        help="of the arithmetic in the network; float16 is faster on a GPU, and not for a CPU",
+        metavar="TYPE",
+        help="arithmetic in the network: float32, or float16, which is faster on a GPU",
     )
-    add("--seed", type=whole_number(0), default=0, metavar="N", help="of everything random")
+    add(
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="seed of the random draws",
+    )
 
 
 def add_gradient_options(parser):
@@ -157,7 +227,7 @@ def add_gradient_options(parser):
         type=whole_number(0),
         default=0,
         metavar="LEVELS",
-        help="make coarse and fine shapes equally strong, by a Laplacian pyramid of so many levels; 4 is usual "
+        help="make coarse shapes as strong as fine ones, by a Laplacian pyramid of so many levels; usually 4 "
         "(default: %(default)s, off)",
     )
     add(
@@ -165,24 +235,24 @@ def add_gradient_options(parser):
         type=number(least=0),
         default=0.0,
         metavar="SIGMA",
-        help="blur it, by three Gaussians around SIGMA pixels, wider at every step; 0.5 is usual "
-        "(default: %(default)s, off)",
+        help="blur the gradient by so many pixels, more at every step; usually 0.5 (default: %(default)s, off)",
     )
-    add("--no-decorrelate", dest="decorrelate", action="store_const", const=False, help="change both alike")
+    alike = "change brightness and colour alike (the default)"
+    add("--no-decorrelate", dest="decorrelate", action="store_const", const=False, help=alike)
     add(
         "--decorrelate",
         nargs="?",
         const=True,
         metavar="FILE",
-        help="change brightness more than colour, as pictures do: by the weights' own colour matrix, else ImageNet's, "
-        "or FILE of calc_cm.py",
+        help="change brightness more than colour, as photographs do; by FILE of calc_cm.py, else the weights' own "
+        "colour matrix, else ImageNet's",
     )
 
 
 def add_blend_options(parser):
     add = parser.add_argument_group("where and how much").add_argument
-    add("--mask", type=Path, metavar="PICTURE", help="dream where it is white, keep where it is black")
-    strength = "of the dream over the picture, 0..1"
+    add("--mask", type=Path, metavar="PICTURE", help="dream where this is white, not where it is black")
+    strength = "share of the dream in the result, 0..1"
     add("--strength", type=number(least=0, most=1), default=1.0, metavar="X", help=strength)
     color = "the picture's colours, the dream's brightness"
     add("--keep-color", action=argparse.BooleanOptionalAction, default=False, help=color)
@@ -231,7 +301,9 @@ def dependent_defaults(options):
         return ACCENTUATE_DEFAULTS if from_picture else VISUALIZE_DEFAULTS
     if options.get("preset"):
         return {}
-    return CONCEPT_DEFAULTS if options.get("concepts") else CLASS_DEFAULTS if options.get("classes") else {}
+    if options.get("concepts"):
+        return CONCEPT_DEFAULTS
+    return CLASS_DEFAULTS if options.get("classes") or (options.get("survey") or "").startswith(CLASS_SURVEY) else {}
 
 
 def check_concepts(concepts, guide, background):
@@ -246,12 +318,13 @@ def check_use(args, given):
     """Raise UsageError where an option of dream.py was given that would have no effect."""
     alone = {"model", "weights", "layers", "classes", "concepts", "background", "seed", "steps", "noise"}
     alone |= {"visualize", "width", "max_size"}
+    what = args.survey or ""
     useless = {
         "--visualize": [name for name in ("survey", "preset", *SWITCHES) if args.visualize and name not in alone],
         "--noise": [name for name in ("width", "max_size") if args.noise],
-        "--survey models": [name for name in ("layers", "classes") if args.survey == "models"],
+        f"--survey {what}": (["layers"] if what == "models" or what.startswith(CLASS_SURVEY) else [])
+        + (["concepts"] if what not in ("", "stages", "models") else []),
         "--survey": [name for name in ("classes", "save_every", "growth", "save_concept") if args.survey],
-        f"--survey {args.survey}": ["concepts"] if args.survey not in (None, "stages", "models") else [],
     }
     for option, names in useless.items():
         for name in names:
@@ -294,7 +367,11 @@ def parse_over(parser, words, *layers):
     return parser.parse_args(words)
 
 
-def describe_defaults(defaults):
-    """Return the sentence's end of --help about defaults {name: value}: "--steps 20, --decorrelate"."""
-    words = (SWITCHES[name] + ("" if value is True else f" {value:g}") for name, value in defaults.items())
-    return ", ".join(words)
+def describe_defaults(of_class=CLASS_DEFAULTS, of_concept=CONCEPT_DEFAULTS):
+    """Return the sentence of --help about the defaults {name: value} that --class and --concept bring along."""
+    told = {}
+    for option, defaults in (("--class", of_class), ("--concept", of_concept)):
+        changed = {name: value for name, value in defaults.items() if value != DEFAULTS[name]}
+        words = (SWITCHES[name] + ("" if value is True else f" {value:g}") for name, value in changed.items())
+        told.setdefault(", ".join(words), []).append(option)
+    return "Other defaults " + "; ".join(f"with {' or '.join(names)}: {words}" for words, names in told.items()) + "."

@@ -108,10 +108,11 @@ def to_arguments(options, defaults):
     """
     words = []
     for name, value in options.items():
-        if name not in SWITCHES or value == defaults.get(name) or value is None:
+        off = value is None and defaults.get(name) is True  # as a preset has it that does without
+        if name not in SWITCHES or value == defaults.get(name) or value is None and not off:
             continue
         switch = SWITCHES[name]
-        if isinstance(value, bool):
+        if off or isinstance(value, bool):
             words.append(switch if value else "--no-" + switch[2:])
             continue
         values = [str(item) for item in value] if isinstance(value, list) else [str(value)]

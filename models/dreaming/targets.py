@@ -130,6 +130,13 @@ def find_class(net, name):
     raise UsageError(f"there is no class {name!r} in these weights: {suggest(name.casefold(), names)}")
 
 
+def class_text(net, index):
+    """Return the text of a class on a command line: the first of its names, or #INDEX where that means another."""
+    name = net.classes[index].split(",")[0].strip()
+    plain = name and "=" not in name and not re.match("[#-]|[0-9]+$", name)
+    return name if plain and classes_called(net.classes, name) == [index] else f"#{index}"
+
+
 def classes_called(classes, name):
     """Return the indices of the classes that have `name` for a name, as few as possible: those called so first.
 

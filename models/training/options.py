@@ -23,6 +23,11 @@ SCRATCH_RATE = 10  # times these, from scratch
 HEAD_RATES = {"sgd": 5, "adam": 5, "adamw": 15}  # times the rate: new parameters have further to go
 FORMER = {"retain": 0.0, "batch_norm": "batch"}  # of runs begun before there were these options
 IMAGE_SIZE = 160  # pixels, as the backgrounds were measured
+EXAMPLES = (
+    "python train_dream.py dataset/slugs --preview photo.jpg --preview-class slug",
+    "python train_dream.py dataset/slugs --resume",
+    "python train_dream.py dataset/twenty --from-scratch -o twenty_mlx.npz",
+)
 # What decides about the weights of a run, beside the images and the network
 SETTINGS = (
     *("epochs", "batch_size", "optimizer", "lr", "head_lr", "momentum", "weight_decay", "schedule", "warmup", "clip"),
@@ -54,24 +59,49 @@ def parse_arguments(arguments=None):
 
 
 def build_parser():
-    parser = Parser(prog="train_dream.py", description="Fine-tune a network on your pictures, to dream of them.")
+    parser = Parser(
+        prog="train_dream.py",
+        usage="train_dream.py [options] FOLDER",
+        description="Fine-tune a network on your pictures, to dream of them.",
+        epilog=describe_scratch_defaults(),
+        examples=EXAMPLES,
+    )
     add = parser.add_argument
-    add("folder", metavar="FOLDER", help="pictures in FOLDER/<class>/, or in its train/ and val/")
+    add("folder", metavar="FOLDER", help="pictures in FOLDER/<class>/, or in FOLDER/train/<class>/ and val/<class>/")
     add(
         *("-o", "--output"),
         type=npz_path,
-        metavar="NAME_mlx.npz",
-        help="weights file to write (default: models/weights/FOLDER_mlx.npz); its name also names runs/NAME/",
+        metavar="NPZ",
+        help="weights file to write, NAME_mlx.npz (default: models/weights/FOLDER_mlx.npz); the log is in runs/NAME/",
     )
-    add("--resume", action="store_true", help="go on with an interrupted run, by its options")
-    add("--eval", action="store_true", help="train nothing: how good are --weights on FOLDER?")
+    add("--resume", action="store_true", help="go on with an interrupted run, with its options")
+    add("--eval", action="store_true", help="train nothing; print how well --weights tell the classes of FOLDER apart")
     add("--quiet", action="store_true", help="no progress bars")
     add_network(parser.add_argument_group("network").add_argument)
-    add_learning(parser.add_argument_group("learning").add_argument)
+    learning = parser.add_argument_group("learning")
+    add_learning(learning.add_argument)
+    add_regularization(learning.add_argument)
     add_pictures(parser.add_argument_group("pictures").add_argument)
     add_preview(parser.add_argument_group("preview").add_argument)
     parser.set_defaults(**DEFAULTS)
     return parser
+
+
+def describe_scratch_defaults():
+    """Return the sentence of --help about the defaults that --from-scratch brings along."""
+    words = ["--augment", describe_augment(SCRATCH_AUGMENT)]
+    for name, value in SCRATCH_DEFAULTS.items():
+        option = name.replace("_", "-")
+        words += (
+            ["--no-" + option]
+            if value is False
+            else [f"--{option}", f"{value:g}" if isinstance(value, float) else str(value)]
+        )
+    return f"Other defaults with --from-scratch: {' '.join(words)}, and {SCRATCH_RATE} times the learning rate."
+
+
+def describe_augment(changes):
+    return " ".join(f"{name}={value:g}" for name, value in changes.items())
 
 
 def add_network(add):
@@ -81,104 +111,124 @@ def add_network(add):
         metavar="NAME",
         help="network to start from (default: what --weights holds, else googlenet); see dream.py --list-models",
     )
-    add("--weights", type=Path, metavar="FILE", help="its weights (default: as dream.py finds them)")
-    add("--from-scratch", action="store_true", help="start from random weights, and train all of it")
+    add("--weights", type=Path, metavar="FILE", help="weights to start from (default: as dream.py finds them)")
+    add("--from-scratch", action="store_true", help="start from random weights, and train the whole network")
     add(
         "--freeze-to",
         metavar="LAYER",
-        help="frozen: the layers up to this one, inclusive; none: no layer (default: inception3b for googlenet, about "
-        "a third of the others)",
+        help="leave the layers up to this one as they are; none: train all (default: inception3b for googlenet, "
+        "about a third of the others)",
     )
     add(
         "--train",
         nargs="+",
         metavar="LAYER",
-        help="train these layers only, such as inception4c inception5b fc",
+        help="train these layers only, such as inception5b fc",
     )
     add(
         "--aux",
         choices=("train", "strip"),
-        help="auxiliary classifiers: each adds 0.3 of its loss, or is left out (default: train where the base has "
-        "them, and from scratch)",
+        metavar="HOW",
+        help="auxiliary classifiers: train them, each for 0.3 of its loss, or strip them off (default: train where "
+        "the base has them, and from scratch)",
     )
 
 
 def add_learning(add):
-    add("--epochs", type=whole_number(1), metavar="N", help="times through the pictures")
+    add("--epochs", type=whole_number(1), metavar="N", help="how often to go through the pictures")
     add("--batch-size", type=whole_number(1), default=32, metavar="N", help="pictures a step")
-    add("--optimizer", choices=RATES, help="sgd, adam or adamw")
+    add("--optimizer", choices=RATES, metavar="NAME", help="sgd, adam or adamw")
     add(
         "--lr",
         type=number(above=0),
         metavar="X",
-        help="learning rate (default: 0.005 for sgd, 0.0003 for adam, 0.0002 for adamw; 10 times that from scratch)",
+        help=f"learning rate (default: {', '.join(f'{rate:g} for {name}' for name, rate in RATES.items())})",
     )
     add(
         "--head-lr",
         type=number(above=0),
         metavar="X",
-        help="learning rate of what the base did not have, the classifier above all (default: 15 times --lr for "
+        help="learning rate of layers that the base did not have, as the classifier (default: 15 times --lr for "
         "adamw, else 5 times)",
     )
-    add("--momentum", type=number(least=0, below=1), default=0.9, metavar="X", help="of sgd")
-    add("--weight-decay", type=number(least=0), default=0.0001, metavar="X", help="pull towards 0")
+    add("--momentum", type=number(least=0, below=1), default=0.9, metavar="X", help="momentum of sgd")
+    add(
+        "--weight-decay", type=number(least=0), default=0.0001, metavar="X", help="how strongly weights are pulled to 0"
+    )
     add(
         "--schedule",
         choices=("cosine", "step", "constant"),
         default="cosine",
-        help="cosine: down to 0; step: a tenth after each third of the run",
+        metavar="HOW",
+        help="learning rate over the run: constant; cosine: falls to 0; step: falls to a tenth after each third",
     )
-    add("--warmup", type=number(least=0), default=0.5, metavar="X", help="epochs in which the rate rises from 0")
-    add("--clip", type=number(above=0), default=5.0, metavar="X", help="longest gradient, its L2 norm")
+    add(
+        "--warmup",
+        type=number(least=0),
+        default=0.5,
+        metavar="X",
+        help="length of the learning rate's rise from 0, in epochs",
+    )
+
+
+def add_regularization(add):
+    add(
+        "--clip",
+        type=number(above=0),
+        default=5.0,
+        metavar="X",
+        help="longest gradient that is let through, its L2 norm",
+    )
     add(
         "--label-smoothing",
         type=number(least=0, below=1),
         default=0.0,
         metavar="X",
-        help="0..1, the share of the target that goes to all classes alike",
+        help="share of the target that all classes get alike, 0..1",
     )
-    add("--balance", action=argparse.BooleanOptionalAction, help="rare classes count as much as common ones")
+    add("--balance", action=argparse.BooleanOptionalAction, help="let rare classes count as much as common ones")
     add(
         "--retain",
         type=number(least=0),
         metavar="X",
-        help="how much it counts that the features stay those of the base (learning without forgetting), so that it "
-        "still knows what things look like; 0: plain fine-tuning, which stores no concepts without --background",
+        help="how much it counts that features stay those of the base, so that the network still knows what things "
+        "look like; 0: plain fine-tuning, which stores no concepts without --background",
     )
     add(
         "--batch-norm",
         choices=("running", "batch"),
-        help="running: by the base's statistics, which stay; batch: by those of each batch, and learn them",
+        metavar="HOW",
+        help="running: normalize by the base's statistics, which stay; batch: by each batch's, and learn new ones",
     )
-    add("--seed", type=whole_number(0), metavar="N", help="of everything random (default: 0)")
+    add("--seed", type=whole_number(0), metavar="N", help="seed of the random draws (default: 0)")
 
 
 def add_pictures(add):
     add(
         "--background",
         metavar="FOLDER",
-        help="ordinary photographs, for weights without a background of their own (see dream.py --concept); they are "
-        "also learnt as one more class, 'background'",
+        help="ordinary photographs, for weights of which no background is known (see dream.py --concept); also learnt "
+        "as one more class, 'background'",
     )
     add(
         "--image-size",
         type=whole_number(32),
         metavar="N",
-        help="side of the squares that the network sees, pixels (default: 160)",
+        help="side of the squares that the network sees, in pixels (default: 160)",
     )
     add(
         "--val",
         type=number(least=0, below=1),
         metavar="X",
-        help="share of each class that is held out, 0..1, where FOLDER has no val/ (default: 0.1)",
+        help="share of each class to test on and not to learn from, 0..1, where FOLDER has no val/ (default: 0.1)",
     )
     add(
         "--augment",
         nargs="+",
         type=augment_option,
         metavar="NAME=X",
-        help="crop: least share of the picture's area; flip: probability; rotation: degrees; colour: 0..1; or none "
-        "(default: crop=0.4 flip=0.5 colour=0.1; with --cache flip=0.5)",
+        help="random changes to pictures: crop: least share of the area; flip: probability; rotation: degrees; colour: "
+        f"0..1; or none (default: {describe_augment(AUGMENT)}; with --cache {describe_augment(CACHE_AUGMENT)})",
     )
     add(
         "--cache",
@@ -194,20 +244,18 @@ def add_pictures(add):
 
 
 def add_preview(add):
-    add("--preview", type=Path, metavar="PICTURE", help="dream on it after every epoch, of the first classes")
+    add("--preview", type=Path, metavar="PICTURE", help="dream on this picture after every epoch, of the first classes")
     add(
         "--preview-class",
         nargs="+",
         metavar="CLASS",
-        help="dream of these classes, each in a row of its own, as dream.py --class: so one sees the subject come, "
-        "from 'untrained', which is what the same dream makes of the base with the new classifier before it has "
-        "learnt anything",
+        help="of these classes instead, each in a row of its own, which begins with the untrained network's dream",
     )
     add(
         "--preview-layers",
         nargs="+",
         metavar="TARGET",
-        help="or enhance these, as dream.py --layers",
+        help="or of these layers, as dream.py --layers",
     )
 
 

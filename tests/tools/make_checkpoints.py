@@ -1,6 +1,6 @@
-"""Make tests/checkpoints/ anew: files that PyTorch and safetensors wrote, and what OpenCV computes from a Caffe model.
+"""Make tests/references/checkpoints/ anew: files of PyTorch and safetensors; what OpenCV computes of a Caffe model.
 
-    pip install torch safetensors opencv-python && python tests/make_checkpoints.py
+    pip install torch safetensors opencv-python && PYTHONPATH=tests python tests/tools/make_checkpoints.py
 
 expected.npz holds the arrays of the state dict in the words of torch; kilobytes in all.
 """

@@ -1,6 +1,7 @@
 """Make tests/references/*.npy anew: what other people's implementations say the networks compute.
 
-    pip install torch torchvision opencv-python-headless && python tests/make_references.py [TABLE ...]
+    pip install torch torchvision opencv-python-headless
+    PYTHONPATH=tests python tests/tools/make_references.py [TABLE ...]
 
 torchvision runs in float64 on the weights and pictures of seeded.py, so that its rounding is no part of what the
 tests measure. The Caffe networks are described to OpenCV's reader of Caffe models, and the same description run

@@ -1,6 +1,6 @@
 """Make tests/references/training.npy anew: what PyTorch computes in two steps of fine-tuning GoogLeNet.
 
-    pip install torch torchvision && python tests/make_train_references.py
+    pip install torch torchvision && PYTHONPATH=tests python tests/tools/make_train_references.py
 
 In float64, on seeded weights and pictures: frozen to inception4e, which keeps its running statistics and uses them;
 both auxiliary classifiers, label smoothing, clipping, two learning rates, momentum and weight decay. Dropout is off,

@@ -1,7 +1,7 @@
 """Recipes: what an image tells of how it was made."""
 
 from models.dreaming.options import CLASS_DEFAULTS, OPTIONS, parse_over
-from models.dreaming.recipes import command, read_recipe, repeated_options, save_options, to_arguments
+from models.dreaming.recipes import command, read_recipe, recipe_arguments, repeated_options, save_options, to_arguments
 
 import pytest
 from conftest import noise_image, sky_image
@@ -29,6 +29,12 @@ def test_pictures_without_a_recipe(text, tmp_path):
     Image.fromarray(noise_image(4, 4)).save(tmp_path / "x.png", pnginfo=info)
     with pytest.raises(UserError, match="no recipe"):
         read_recipe(tmp_path / "x.png")
+
+
+def test_a_preset_that_does_without_decorrelation_is_told_so():
+    """Since --class would bring it."""
+    words = recipe_arguments({"classes": ["torch"], "steps": 20, "decorrelate": None})
+    assert words[:2] == ["--class", "torch"] and "--no-decorrelate" in words
 
 
 def test_later_defaults_do_not_change_what_like_repeats(monkeypatch):
