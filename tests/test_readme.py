@@ -96,10 +96,10 @@ def test_commands_run(here, monkeypatch, capsys):
                 assert (ROOT / place).exists(), told
                 break
         else:
-            words = words[words.index("python") :]  # after mlx.launch, of which test_dream_options.py is a test
+            words = words[words.index("python") :]  # test_dream_options.py and test_dream_video.py use mlx.launch
             if "--flow" in words and not importlib.util.find_spec("cv2"):
                 continue
-            script, words = words[1], words[2:]
+            script, words = words[1], [word for word in words[2:] if word != "--show"]  # no window of a test's
             monkeypatch.setattr(sys, "argv", [script, *words, *quick(script, words)])
             try:
                 status = SCRIPTS[script].main()
