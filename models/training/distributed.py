@@ -1,10 +1,14 @@
 """Batch norm and dropout of a batch that several processes share."""
 
+import math
+
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from dataset.cli import UsageError
+
+from ..kernels.bands import Bands
 
 
 def share_batches(net, group):
@@ -26,59 +30,76 @@ def share_batches(net, group):
 
 
 class BatchNorm(nn.BatchNorm):
-    """nn.BatchNorm over the batch of all processes together, in few passes over memory: on a CPU they are its cost."""
+    """nn.BatchNorm over all bands and the batch of all processes together, in few passes over memory: on a CPU they
+    are its cost.
+    """
 
     world_size = 1
 
     def __call__(self, x):
         if not self.training:
             return super().__call__(x)
-        count = x.size // x.shape[-1] * self.world_size
+        count = math.prod(x.shape[:-1]) * self.world_size
         if count < 2:
             raise UsageError("one value a channel is too little for batch norm: a larger --batch-size or --image-size")
-        y, mean, variance = batch_norm(self.eps, self.world_size)(x, self.weight, self.bias)
+        bands = x if isinstance(x, Bands) else Bands([x], [mx.default_stream(mx.default_device())])
+        normalise = batch_norm(self.eps, self.world_size, bands.streams)
+        *parts, mean, variance = normalise(self.weight, self.bias, *bands.parts)
         unbiased = variance * (count / (count - 1))
         self.running_mean = (1 - self.momentum) * self.running_mean + self.momentum * mx.stop_gradient(mean)
         self.running_var = (1 - self.momentum) * self.running_var + self.momentum * mx.stop_gradient(unbiased)
-        return y
+        return Bands(parts, bands.streams, bands.axis) if isinstance(x, Bands) else parts[0]
 
 
-def batch_norm(eps, world_size):
-    """Return a function (x, weight, bias) -> (y, mean, variance) of N x ... x C, differentiable in y
-    (Ioffe and Szegedy, Batch Normalization, 2015, section 3)."""
+def batch_norm(eps, world_size, streams):
+    """Return a function (weight, bias, *bands of x) -> (*bands of y, mean, variance), x N x ... x C, each band on its
+    stream, differentiable in y (Ioffe and Szegedy, Batch Normalization, 2015, section 3).
+    """
 
-    def moments(rows):
-        """Return (mean, variance, rows without their mean), over all rows of all processes; the first two 1 x C."""
-        mean = rows.mean(axis=0, keepdims=True)
-        centred = rows - mean
-        variance = (centred * centred).mean(axis=0, keepdims=True)
+    def on_each(function, *arrays):
+        results = []
+        for stream, *own in zip(streams, *arrays, strict=True):
+            with mx.stream(stream):
+                results.append(function(*own))
+        return results
+
+    def total(function, *arrays):
+        """Return the sum over the bands of the sums over their rows, 1 x C."""
+        return sum(on_each(lambda *own: function(*own).sum(axis=0, keepdims=True), *arrays))
+
+    def moments(bands):
+        """Return (mean, variance), both 1 x C, over all rows of all bands of all processes."""
+        count = sum(map(len, bands))
+        mean = total(lambda rows: rows, bands) / count
+        variance = total(lambda rows: mx.square(rows - mean), bands) / count
         if world_size > 1:  # one exchange: what costs is its latency
             everyone = mx.distributed.all_sum(mx.concatenate([mean, mean * mean, variance])) / world_size
             mean, squares, within = mx.split(everyone, 3)
             variance = within + mx.maximum(squares - mean * mean, 0)
-            centred = rows - mean
-        return mean, variance, centred
+        return mean, variance
+
+    def rows_of(bands):
+        return on_each(lambda x: x.reshape(-1, x.shape[-1]), bands)
 
     @mx.custom_function
-    def normalise(x, weight, bias):
-        mean, variance, centred = moments(x.reshape(-1, x.shape[-1]))
-        y = centred * (weight * mx.rsqrt(variance + eps)) + bias
-        return y.reshape(x.shape), mean[0], variance[0]
+    def normalise(weight, bias, *bands):
+        mean, variance = moments(rows_of(bands))
+        scale = weight * mx.rsqrt(variance + eps)
+        return (*on_each(lambda x: (x - mean) * scale + bias, bands), mean[0], variance[0])
 
     @normalise.vjp
     def gradients(primals, cotangents, outputs):
-        (x, weight, _), (towards, _, _), (_, mean, variance) = primals, cotangents, outputs
-        rows, dy = x.reshape(-1, x.shape[-1]), towards.reshape(-1, x.shape[-1])
-        centred, inverse = rows - mean, mx.rsqrt(variance + eps)
-        d_bias = dy.sum(axis=0, keepdims=True)
-        along = (dy * centred).sum(axis=0, keepdims=True)
+        (weight, _, *bands), (*towards, _, _), (*_, mean, variance) = primals, cotangents, outputs
+        rows, dy, inverse = rows_of(bands), rows_of(towards), mx.rsqrt(variance + eps)
+        d_bias = total(lambda dy: dy, dy)
+        along = total(lambda dy, rows: dy * (rows - mean), dy, rows)
+        shared = mx.concatenate([d_bias, along])
         if world_size > 1:  # other processes' losses depend on this one's share of the mean, too
-            total = mx.distributed.all_sum(mx.concatenate([d_bias, along])) / world_size
-        else:
-            total = mx.concatenate([d_bias, along])
-        total = total / len(rows)
-        dx = (dy - total[:1]) * (weight * inverse) - centred * (weight * inverse**3 * total[1:])
-        return dx.reshape(x.shape), (along * inverse)[0], d_bias[0]
+            shared = mx.distributed.all_sum(shared) / world_size
+        offset, slope = shared / sum(map(len, rows))
+        scale, slope = weight * inverse, weight * inverse**3 * slope
+        dx = on_each(lambda x, dy: (dy - offset) * scale - (x - mean) * slope, bands, towards)
+        return (along * inverse)[0], d_bias[0], *dx
 
     return normalise
 

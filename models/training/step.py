@@ -13,6 +13,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ..kernels.arrays import on_cpu
+from ..kernels.bands import cut, join
 from ..network import layers_after
 from ..registry import entry
 
@@ -86,13 +87,13 @@ def loss_function(net, split, smoothing, class_weight, retain=0.0):
     def loss(parameters, x, labels, base):
         net.update(tree_unflatten(list(parameters.items())))
         others = 0
-        for name, activation in net.stages(x, after=split):
+        for name, activation in net.stages(cut(x), after=split):
             if name in net.auxiliary:
-                others = others + AUX_WEIGHT * cross_entropy(activation, labels)
+                others = others + AUX_WEIGHT * cross_entropy(join(activation), labels)
             if name in base:
-                others = others + retain * relative_change(activation, base[name])
-        main = cross_entropy(activation, labels)
-        return main + others, (main, activation)
+                others = others + retain * relative_change(join(activation), base[name])
+        main = cross_entropy(join(activation), labels)
+        return main + others, (main, join(activation))
 
     return loss
 
@@ -109,9 +110,9 @@ def retained_features(base, x, split):
     wanted = [base.resolve(name) for name in entry(base.metadata.model).concept_layers]
     wanted = [name for name in wanted if name in layers_after(base.layers, split)]
     found = {}
-    for name, activation in base.stages(x, after=split) if wanted else ():
+    for name, activation in base.stages(cut(x), after=split) if wanted else ():
         if name in wanted:
-            found[name] = activation
+            found[name] = join(activation)
             if len(found) == len(wanted):
                 break
     return found

@@ -1,5 +1,6 @@
 """A step of learning, against PyTorch's by the references of tests/tools/make_train_references.py; learning rates."""
 
+from models.kernels import bands
 from models.training import freezing, step
 from models.training.distributed import share_batches
 from models.training.transfer import new_network
@@ -68,6 +69,36 @@ def test_gradients_and_steps_are_those_of_pytorch():
     assert {name: error for name, error in errors.items() if not error < 1e-3} == {}
     unlearned = [path for path in after if path.split(".")[0] in ("conv1", "inception3b", "inception4e")]
     assert all(np.array_equal(after[path], start[path]) for path in unlearned)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_parts_of_a_batch_learn_what_the_whole_does(number):
+    """Batch norm, too, whose statistics are those of all bands."""
+    net = new_network("googlenet", CLASSES, aux=True)
+    start = seeded_weights(net)
+    frozen = freezing.freeze(net, freezing.learned_paths(net, "inception4c"))
+    share_batches(net, mx.distributed.init())
+    freezing.training_mode(net, frozen)
+    for _, module in net.named_modules():
+        if isinstance(module, nn.Dropout):
+            module._p_1 = 1.0
+    loss = step.loss_function(net, None, 0.0, mx.ones(CLASSES))
+    x, labels = net.normalise(mx.array(picture(3, 65, 79))), mx.array([0, 1, 0])
+
+    def learn(count):
+        bands.use(count)
+        net.update(tree_unflatten([(path, mx.array(array)) for path, array in start.items()]))
+        (value, _), gradients = mx.value_and_grad(loss)(dict(tree_flatten(net.trainable_parameters())), x, labels, {})
+        statistics = {path: array for path, array in tree_flatten(net.parameters()) if "running" in path}
+        return {"loss": value, **dict(tree_flatten(gradients)), **statistics}
+
+    try:
+        one, parts = learn(1), learn(number)
+    finally:
+        bands.use(bands.blas.bands())
+    errors = {path: float(mx.abs(parts[path] - one[path]).max() / mx.abs(one[path]).max()) for path in one}
+    assert {path: error for path, error in errors.items() if not error < 2e-3} == {}
+    assert any("inception5b.branch1.bn.weight" in path for path in one)
 
 
 def seeded_weights(net):
