@@ -1,5 +1,6 @@
 """convert.py as a user calls it; downloads from a server on 127.0.0.1 that misbehaves."""
 
+import base64
 import hashlib
 import http.server
 import io
@@ -21,6 +22,7 @@ from models import weights_file
 from models.conversion import downloads
 from models.conversion.identification import shapes_of
 from models.conversion.sources import Folder, PackageFile, Source
+from models.dreaming.presets import PRESETS
 
 import numpy as np
 import pytest
@@ -596,17 +598,23 @@ downloads.fetch(HubFile("hub:me/net/gone.safetensors", "free"), Path({str(tmp_pa
 
 
 def test_publish(hub, tmp_path):
-    weights_file.write(
-        tmp_path / "tiny_mlx.npz", {"a": np.ones(3)}, weights_file.Metadata("googlenet", 3, origin="mine|ours")
-    )
-    program = "from models.conversion.publishing import publish; publish('me/dreams', [{path!r}], send={send})"
     path = str(tmp_path / "tiny_mlx.npz")
+    metadata = weights_file.Metadata("googlenet", 3, origin="mine\nand yours; MIT")
+    weights_file.write(path, {"a": np.ones(3)}, metadata)
+    program = "from models.conversion.publishing import publish; publish('me/dreams', [{path!r}], send={send})"
     dry = with_hub(hub, tmp_path, program.format(path=path, send=False))
-    assert "Nothing was sent" in dry.stdout and not hub.posts and "mine\\|ours" in dry.stdout
+    assert "Nothing was sent" in dry.stdout and not hub.posts and "mine and yours; MIT. " in dry.stdout
     sent = with_hub(hub, tmp_path, program.format(path=path, send=True))
     assert sent.stdout.splitlines()[-1] == f"{hub.url}/me/dreams/commit/1", sent.stderr
     commit = [json.loads(line) for line in hub.posts[-1][1].splitlines()]
-    assert [line["value"].get("path") for line in commit] == [None, "README.md", "tiny_mlx.npz"]
+    names = [line["value"].get("path") for line in commit]
+    assert names[:3] == [None, "README.md", "tiny_mlx.npz"]
+    card = base64.b64decode(commit[1]["value"]["content"]).decode()
+    assert json.loads(dict(hub.posts)["/api/validate-yaml"])["content"] == card
+    pictures = re.findall(r"!\[[^]]*\]\((.*?)\)", card)
+    assert sorted(pictures) == sorted(names[3:]) and len(pictures) == 1 + len(PRESETS)
+    for look in PRESETS.values():
+        assert look.shows in card
 
 
 def test_the_layer_to_dream_on_is_resolved_and_kept(tmp_path):

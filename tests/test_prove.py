@@ -24,6 +24,12 @@ def test_mutated_films_give_a_video_or_one_line():
     assert done.stdout.startswith("60 mutated films: ") and "0 failures" in done.stdout
 
 
+def test_mutated_checkpoints_give_arrays_or_one_line():
+    done = prove("mutations", "checkpoints", "--count", "100", "--seed", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("100 mutated checkpoints: ") and "0 failures" in done.stdout
+
+
 def test_tracebacks_noise_and_dead_processes_are_seen(tmp_path):
     """The same tool on a kind of files whose reader fails in every way."""
     (tmp_path / "bad.py").write_text(

@@ -1,6 +1,7 @@
 """Make tests/references/checkpoints/ anew: files of PyTorch and safetensors; what OpenCV computes of a Caffe model.
 
-    pip install torch safetensors opencv-python && PYTHONPATH=tests python tests/tools/make_checkpoints.py
+    pip install torch safetensors "opencv-python-headless<5"
+    PYTHONPATH=tests python tests/tools/make_checkpoints.py
 
 expected.npz holds the arrays of the state dict in the words of torch; kilobytes in all.
 """

@@ -1,6 +1,6 @@
 """Make tests/references/*.npy anew: what other people's implementations say the networks compute.
 
-    pip install torch torchvision opencv-python-headless
+    pip install torch torchvision "opencv-python-headless<5"  # 5 has no reader of Caffe models
     PYTHONPATH=tests python tests/tools/make_references.py [TABLE ...]
 
 torchvision runs in float64 on the weights and pictures of seeded.py, so that its rounding is no part of what the

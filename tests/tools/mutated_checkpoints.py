@@ -128,8 +128,8 @@ EXTREMES += [
 ]
 
 
-def mutate(data, rng):
-    """Some of: bits flipped, a piece removed, repeated or overwritten, numbers made extreme, the end cut off."""
+def mutate(data, rng, name):
+    """Flip bits, remove, repeat or overwrite a piece, make numbers extreme or cut off the end, whatever the file."""
     data = bytearray(data)
     for _ in range(rng.randrange(1, 5)):
         # half of all changes go to the front and the end, where headers and tables of contents are

@@ -582,6 +582,6 @@ def test_mutated_files_give_a_result_or_one_line(tmp_path, name, data):
     outcomes = Counter()
     started = time.process_time()
     for _ in range(150):
-        outcomes[attempt(put(tmp_path / name, mutate(data, rng)))] += 1
+        outcomes[attempt(put(tmp_path / name, mutate(data, rng, name)))] += 1
     assert outcomes["one line"] > 0 and outcomes.total() == 150
     assert time.process_time() - started < 60
