@@ -137,6 +137,11 @@ def test_pictures_are_there_and_shown():
     assert sum(path.stat().st_size for path in (ROOT / "assets").rglob("*") if path.is_file()) < 6e6
 
 
+def test_links_lead_somewhere():
+    links = set(re.findall(r"(?<!!)\[[^]]*\]\(([^)]+)\)", README))
+    assert {link for link in links if "://" not in link and not (ROOT / link).exists()} == set() and links
+
+
 def test_each_picture_of_the_gallery_stands_above_its_command():
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if line[:1] == "|"]
     captions = {}
