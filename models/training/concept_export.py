@@ -21,6 +21,7 @@ from ..dreaming.class_concepts import pack_concepts
 from ..dreaming.concepts import concept_of, default_layer
 from ..dreaming.features import IMAGE_SIZE, list_images
 from ..fingerprint import digest_of_arrays
+from ..kernels.bands import cut, join
 from ..network import layers_after
 from ..registry import entry
 from .loaders import make_loader
@@ -108,8 +109,8 @@ class ConceptExport:
         rows, labels = {layer: [] for layer in layers}, []
         for batch, numbers in self.loader.epoch():
             if batch.dtype == np.float16:
-                stages = net.stages(inputs(net, batch, split), after=split)
-                found = {name: activation for name, activation in stages if name in layers}
+                stages = net.stages(cut(inputs(net, batch, split)), after=split)
+                found = {name: join(activation) for name, activation in stages if name in layers}
             else:
                 found = net.activations(batch, layers)
             means = [found[layer].reshape(len(batch), -1, found[layer].shape[-1]).mean(axis=1) for layer in layers]

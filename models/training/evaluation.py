@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..kernels.bands import cut, join
 from .step import inputs
 
 
@@ -42,8 +43,8 @@ def evaluate(net, batches, split, group):
     count = net.num_classes
     sums, confusion = np.zeros(2), np.zeros((count, count))
     for batch, labels in batches.epoch():
-        *_, (_, logits) = net.stages(inputs(net, batch, split), after=split)
-        targets = mx.array(labels)
+        *_, (_, logits) = net.stages(cut(inputs(net, batch, split)), after=split)
+        logits, targets = join(logits), mx.array(labels)
         own = mx.take_along_axis(logits, targets[:, None], axis=-1)
         loss = nn.losses.cross_entropy(logits, targets).sum()
         top5 = ((logits > own).sum(axis=-1) < 5).sum()

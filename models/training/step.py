@@ -24,7 +24,7 @@ PIECE = 4  # images at a time in the frozen part on a CPU: their activations sta
 def frozen_features(net, images, split):
     """Return the activation of the layer `split` for images; without a split, the images normalised."""
     if not split:
-        return net.normalise(images)
+        return net.normalise(mx.array(images))
     images = mx.array(images)
     piece = PIECE if on_cpu() else len(images)
     pieces = [images[start : start + piece] for start in range(0, len(images), piece)]
