@@ -8,12 +8,13 @@ The numbers are those of one band, to rounding. For a batch, the bands are parts
 """
 
 import functools
+import itertools
 import threading
 
 import mlx.core as mx
 
 from . import blas
-from .arrays import along, on_cpu
+from .arrays import along, join_cells, on_cpu, wide
 
 ROWS = 4  # the fewest rows a band may have: an array with fewer a band is one piece again
 IMAGE_ROWS = 32  # likewise of pixels
@@ -108,7 +109,12 @@ def each(function, x, *others):
 
 def concatenate(arrays):
     """Concatenate arrays or Bands N x H x W x C along the channels."""
-    return each(lambda *parts: mx.concatenate(parts, axis=-1), *arrays)
+    ends = list(itertools.accumulate(x.shape[-1] for x in arrays))[:-1]
+
+    def gradient(_, dy, outputs):
+        return mx.split(dy, ends, axis=-1)
+
+    return each(lambda *parts: differentiable(lambda *parts: join_cells(parts, -1), gradient)(*parts), *arrays)
 
 
 def by_rows(function, x, rows):
@@ -173,10 +179,10 @@ def gather(parts, start, stop, columns=(0, 0), fill=0.0):
     pieces = list(segments(parts, start, stop))
     if len(pieces) == 1 and pieces[0][0] == 0 and pieces[0][1].shape[1] == stop - start and left == right == 0:
         return pieces[0][1]
-    whole = mx.full((n, stop - start, left + width + right, channels), fill, parts[0].dtype)
-    for offset, piece in pieces:
+    whole = wide(mx.full((n, stop - start, left + width + right, channels), fill, parts[0].dtype))
+    for offset, piece in segments([wide(part) for part in parts], start, stop):
         whole[:, offset : offset + piece.shape[1], left : left + width] = piece
-    return whole
+    return whole.view(parts[0].dtype)
 
 
 def segments(parts, start, stop):

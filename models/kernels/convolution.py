@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import relu as relu_kernels
-from .arrays import on_cpu, overlap_add
+from .arrays import join_cells, laid_out, on_cpu, overlap_add
 from .bands import Bands, by_rows, differentiable, each, edges, gather, segments
 from .blocks import depth_to_space, space_to_depth
 from .gpu import conv2d_gpu
@@ -125,8 +125,8 @@ def convolve(bands, weight, bias, stride, padding, size, cached):
                 if stride == (1, 1):
                     y = correlate(parts, start - ph, (stop - start, size[1]), padding[1], factors, kernel, bias)
                 else:
-                    y = mx.conv2d(seen(parts, start, stop), weight, stride)
-                    y = y if bias is None else y + bias
+                    cells = unfold(seen(parts, start, stop), kernel, stride)
+                    y = pointwise(cells, weight, bias).reshape(-1, stop - start, size[1], len(weight))
             outputs.append(y)
         return outputs
 
@@ -145,6 +145,15 @@ def convolve(bands, weight, bias, stride, padding, size, cached):
 
     primals = (bands.parts, weight) if bias is None else (bands.parts, weight, bias)
     return Bands(differentiable(forward, backward)(*primals), bands.streams)
+
+
+def unfold(x, kernel, stride):
+    """Lay out what each window of the padded x sees: windows x (kh kw C)."""
+    n, height, width, channels = x.shape
+    (kh, kw), (sh, sw) = kernel, stride
+    rows, columns, row = (height - kh) // sh + 1, (width - kw) // sw + 1, width * channels
+    strides = (height * row, sh * row, sw * channels, row, 1)
+    return laid_out(mx.as_strided(x, (n, rows, columns, kh, kw * channels), strides)).reshape(n * rows * columns, -1)
 
 
 def matrix_factors(weight):
@@ -178,8 +187,8 @@ def correlate(parts, top, size, left, factors, kernel, bias=None):
     y = bias
     for tap in range(kh * kw):
         start = tap // kw * width_ + tap % kw
-        piece = cells[start : start + count]
-        y = piece @ factors[tap] if y is None else mx.addmm(y, piece, factors[tap])
+        piece, factor = cells[start : start + count], factors[tap : tap + 1].reshape(channels, -1)
+        y = piece @ factor if y is None else mx.addmm(y, piece, factor)
     # sums that run over the right border or from one image into the next belong to no window
     outputs = factors.shape[2]
     strides = (height_ * width_ * outputs, width_ * outputs, outputs, 1)
@@ -207,7 +216,7 @@ def winograd_strip(parts, top, size, left, factors, bias):
     x = gather(parts, top, top + 4 * down + 2, (left, 4 * across + 2 - width - left))
     y = mx.array(WINOGRAD_OUTPUT, mx.float32) @ (winograd_tiles(x) @ factors).reshape(36, -1)
     y = y.reshape(4, 4, n, down, across, outputs).transpose(2, 3, 0, 4, 1, 5)
-    y = y if bias is None else y + bias
+    y = laid_out(y) if bias is None else y + bias
     return y.reshape(n, 4 * down, 4 * across, outputs)[:, :rows, :columns]
 
 
@@ -216,7 +225,7 @@ def winograd_tiles(x):
     n, height, width, channels = x.shape
     down, across, row = (height - 2) // 4, (width - 2) // 4, width * channels
     tiles = mx.as_strided(x, (6, 6, n, down, across, channels), (row, channels, height * row, 4 * row, 4 * channels, 1))
-    return (mx.array(WINOGRAD_INPUT, mx.float32) @ tiles.reshape(36, -1)).reshape(36, -1, channels)
+    return (mx.array(WINOGRAD_INPUT, mx.float32) @ laid_out(tiles).reshape(36, -1)).reshape(36, -1, channels)
 
 
 def winograd_weight_gradient(x, dy):
@@ -225,7 +234,7 @@ def winograd_weight_gradient(x, dy):
     down, across = -(-rows // 4), -(-columns // 4)
     beyond = [(0, 0), (0, 4 * down - rows), (0, 4 * across - columns), (0, 0)]
     x, dy = mx.pad(x, beyond), mx.pad(dy, beyond)
-    dy = dy.reshape(n, down, 4, across, 4, outputs).transpose(2, 4, 0, 1, 3, 5).reshape(16, -1)
+    dy = laid_out(dy.reshape(n, down, 4, across, 4, outputs).transpose(2, 4, 0, 1, 3, 5)).reshape(16, -1)
     products = (mx.array(WINOGRAD_OUTPUT.T, mx.float32) @ dy).reshape(36, -1, outputs)
     taps = products.transpose(0, 2, 1) @ winograd_tiles(x)
     taps = mx.array(WINOGRAD_KERNEL.T, mx.float32) @ taps.reshape(36, -1)
@@ -242,7 +251,7 @@ def input_gradient(bands, weight, dy, stride, padding, cached):
     (sh, sw), (ph, pw) = stride, padding
     kernel = [-(-k // s) for k, s in zip(weight.shape[1:3], stride, strict=True)]  # its size in blocks
     if few := channels <= 4 and stride != (1, 1):
-        taps = cached("planes", lambda w: mx.contiguous(space_to_depth(w, stride)), weight)
+        factors = cached("rows", lambda w: row_factors(space_to_depth(w, stride)), weight)
     else:
         factors = cached("flipped", flipped, weight)
     gradients = []
@@ -253,8 +262,7 @@ def input_gradient(bands, weight, dy, stride, padding, cached):
         with mx.stream(stream):
             if few:
                 beyond = max(0, right - dy[0].shape[2] - kernel[1] + 1)
-                blocks = conv_transpose(gather(dy, top, last, (0, beyond)), taps)
-                blocks = blocks[:, kernel[0] - 1 : last - top, left:right]
+                blocks = conv_transpose(gather(dy, top, last, (0, beyond)), factors, kernel[1])[:, :, left:right]
             else:
                 blocks = correlate(dy, top, size, kernel[1] - 1 - left, factors, kernel)
             if stride != (1, 1):
@@ -264,23 +272,33 @@ def input_gradient(bands, weight, dy, stride, padding, cached):
     return gradients
 
 
-def conv_transpose(dy, weight):
-    """Compute a transposed convolution of stride 1 to few channels: one product for all taps, added where they belong.
+def row_factors(weight):
+    """Return the matrices that conv_transpose() multiplies with, O x (kw C) each: one a row of the kernel."""
+    outputs, rows = weight.shape[:2]
+    return mx.contiguous(weight.transpose(1, 0, 2, 3).reshape(rows, outputs, -1))
 
-    dy: N x h x w x O; weight: O x kh x kw x C. Returns N x (h + kh - 1) x (w + kw - 1) x C. The products are laid out
-    channel by channel, since rows of pixels add up faster than a few channels do.
+
+def conv_transpose(dy, factors, columns):
+    """Compute a transposed convolution of stride 1 to few channels, with row_factors() of a kernel of `columns` columns.
+
+    dy: N x h x w x O. Returns N x (h - kh + 1) x (w + columns - 1) x C, without the rows that look beyond dy. A row of
+    the kernel is one product for all its taps, whose columns are then added where they belong.
     """
     n, height, width, outputs = dy.shape
-    _, kh, kw, channels = weight.shape
-    planes = weight.reshape(outputs, -1).T @ dy.reshape(-1, outputs).T
-    planes = planes.reshape(kh, kw, channels * n, height, width)
-    rows = [overlap_add(2, [(j, planes[i, j]) for j in range(kw)], width + kw - 1) for i in range(kh)]
-    total = overlap_add(1, list(enumerate(rows)), height + kh - 1)
-    return total.reshape(channels, n, *total.shape[1:]).transpose(1, 2, 3, 0)
+    kernel_rows, _, channels = factors.shape
+    rows, cells, total = height - kernel_rows + 1, dy.reshape(-1, outputs), None
+    count = ((n - 1) * height + rows) * width
+    for i in range(kernel_rows):
+        start, factor = (kernel_rows - 1 - i) * width, factors[i : i + 1].reshape(outputs, channels)
+        piece = cells[start : start + count]
+        total = piece @ factor if total is None else mx.addmm(total, piece, factor)
+    strides = (height * width * channels, width * channels, channels, channels // columns, 1)
+    taps = mx.as_strided(total, (n, rows, width, columns, channels // columns), strides)
+    return overlap_add(2, [(j, taps[:, :, :, j]) for j in range(columns)], width + columns - 1)
 
 
 def weight_gradient(x, weight, dy, stride):
     """Compute the gradient for the weights, O x h x w x C, of the padded x."""
     if stride == (1, 1) and by_winograd(weight):
         return winograd_weight_gradient(x, dy)
-    return mx.vjp(lambda w: mx.conv2d(x, w, stride), [weight], [dy])[1][0]
+    return (dy.reshape(-1, len(weight)).T @ unfold(x, weight.shape[1:3], stride)).reshape(weight.shape)

@@ -4,7 +4,7 @@ import functools
 
 import mlx.core as mx
 
-from .arrays import along, on_cpu, overlap_add
+from .arrays import along, join_cells, on_cpu, overlap_add, wide
 from .bands import Bands, by_rows, differentiable, each, edges, gather, join
 from .gpu import max_pool_gpu
 
@@ -107,9 +107,10 @@ def spread(axis, shares, s, start, stop):
         return phases[0]
     n, height, width, channels = phases[0].shape
     if axis == 1:
-        dx = mx.stack(phases, axis=2).reshape(n, height * s, width, channels)
+        dx = mx.stack([wide(phase) for phase in phases], axis=2)
+        dx = dx.view(phases[0].dtype).reshape(n, height * s, width, channels)
     else:
-        dx = mx.concatenate(phases, axis=-1).reshape(n, height, width * s, channels)
+        dx = join_cells(phases, -1).reshape(n, height, width * s, channels)
     return along(axis, dx, 0, stop - start)
 
 
