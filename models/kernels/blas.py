@@ -10,6 +10,7 @@ macOS is left alone: MLX uses Accelerate and Metal there. DEEPDREAM_BLAS=off lea
 """
 
 import ctypes
+import functools
 import glob
 import importlib.util
 import json
@@ -70,6 +71,17 @@ def share_cores(count):
         for name in ("scipy_openblas_set_num_threads", "openblas_set_num_threads", "MKL_Set_Num_Threads"):
             if hasattr(library, name):
                 getattr(library, name)(max(1, cores() // count))
+
+
+@functools.cache
+def small_products():
+    """Return whether the BLAS multiplies small matrices without laying them out anew: OpenBLAS with AVX-512 does."""
+    for name in ("scipy_openblas_get_corename", "openblas_get_corename") if found else ():
+        core = getattr(ctypes.CDLL(found), name, None)
+        if core:
+            core.restype = ctypes.c_char_p
+            return core() in (b"SkylakeX", b"Cooperlake", b"SapphireRapids")
+    return False
 
 
 def processes_here():

@@ -11,33 +11,13 @@ products on what is in memory already:
 """
 
 import mlx.core as mx
-import numpy as np
 
 from . import relu as relu_kernels
-from .arrays import join_cells, laid_out, on_cpu, overlap_add
+from .arrays import laid_out, on_cpu, overlap_add
 from .bands import Bands, by_rows, differentiable, each, edges, gather, segments
 from .blocks import depth_to_space, space_to_depth
 from .gpu import conv2d_gpu
-
-# Winograd's F(4x4, 3x3): tiles of 6 x 6 cells, 4 apart, make 4 x 4 outputs with 36 products instead of 144. The
-# matrices for two dimensions are Kronecker products of those for one. In float32 the error is 1e-5 of the largest
-# output. Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2015.
-WINOGRAD_INPUT = np.array(
-    [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
-     [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
-)  # fmt: skip
-WINOGRAD_KERNEL = np.array(
-    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
-) / 24  # fmt: skip
-WINOGRAD_OUTPUT = np.array(
-    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
-)  # fmt: skip
-WINOGRAD_INPUT, WINOGRAD_KERNEL, WINOGRAD_OUTPUT = (
-    np.kron(matrix, matrix) for matrix in (WINOGRAD_INPUT, WINOGRAD_KERNEL, WINOGRAD_OUTPUT)
-)
-
-
-STRIP = 2**24  # bytes of transformed tiles that are made at a time, about: VGG would need thrice the memory
+from .winograd import by_winograd, winograd, winograd_factors, winograd_weight_gradient
 
 
 def uncached(name, make, *sources):
@@ -159,15 +139,10 @@ def unfold(x, kernel, stride):
 def matrix_factors(weight):
     """Return the matrices that correlate() multiplies with, C x O each: one a tap, or Winograd's 36."""
     outputs, h, w, channels = weight.shape
-    taps = weight.transpose(1, 2, 3, 0)
     if by_winograd(weight):
-        taps = mx.tensordot(mx.array(WINOGRAD_KERNEL, mx.float32), taps.reshape(9, channels, outputs), axes=1)
+        return winograd_factors(weight)
+    taps = weight.transpose(1, 2, 3, 0)
     return mx.contiguous(taps.reshape(-1, channels, outputs))
-
-
-def by_winograd(weight):
-    """Return whether winograd() is the fastest form of a convolution of stride 1 with these weights."""
-    return weight.shape[1:3] == (3, 3) and min(weight.shape[0], weight.shape[3]) >= 32
 
 
 def correlate(parts, top, size, left, factors, kernel, bias=None):
@@ -193,52 +168,6 @@ def correlate(parts, top, size, left, factors, kernel, bias=None):
     outputs = factors.shape[2]
     strides = (height_ * width_ * outputs, width_ * outputs, outputs, 1)
     return mx.as_strided(y, (n, rows, columns, outputs), strides)
-
-
-def winograd(parts, top, size, left, factors, bias):
-    """Do what correlate() does, for kernels of 3 x 3 by Winograd's 36 products, a strip of rows after the other."""
-    rows, columns = size
-    channels = max(factors.shape[1:])
-    cells = 9 / 4 * len(parts[0]) * rows * columns * channels  # that the transformed tiles have
-    strips = min(-(-rows // 4), max(1, round(4 * cells / STRIP)))
-    cuts = [4 * (-(-rows // 4) * i // strips) for i in range(strips)] + [rows]
-    made = [
-        winograd_strip(parts, top + start, (stop - start, columns), left, factors, bias)
-        for start, stop in zip(cuts, cuts[1:], strict=False)
-    ]
-    return mx.concatenate(made, axis=1) if strips > 1 else made[0]
-
-
-def winograd_strip(parts, top, size, left, factors, bias):
-    (rows, columns), outputs = size, factors.shape[2]
-    down, across = -(-rows // 4), -(-columns // 4)  # tiles
-    n, _, width, _ = parts[0].shape
-    x = gather(parts, top, top + 4 * down + 2, (left, 4 * across + 2 - width - left))
-    y = mx.array(WINOGRAD_OUTPUT, mx.float32) @ (winograd_tiles(x) @ factors).reshape(36, -1)
-    y = y.reshape(4, 4, n, down, across, outputs).transpose(2, 3, 0, 4, 1, 5)
-    y = laid_out(y) if bias is None else y + bias
-    return y.reshape(n, 4 * down, 4 * across, outputs)[:, :rows, :columns]
-
-
-def winograd_tiles(x):
-    """Cut the padded x into overlapping tiles and transform them: 36 x tiles x C."""
-    n, height, width, channels = x.shape
-    down, across, row = (height - 2) // 4, (width - 2) // 4, width * channels
-    tiles = mx.as_strided(x, (6, 6, n, down, across, channels), (row, channels, height * row, 4 * row, 4 * channels, 1))
-    return (mx.array(WINOGRAD_INPUT, mx.float32) @ laid_out(tiles).reshape(36, -1)).reshape(36, -1, channels)
-
-
-def winograd_weight_gradient(x, dy):
-    """Compute the gradient of winograd() for its weights: the same 36 products, each summed over the tiles."""
-    n, rows, columns, outputs = dy.shape
-    down, across = -(-rows // 4), -(-columns // 4)
-    beyond = [(0, 0), (0, 4 * down - rows), (0, 4 * across - columns), (0, 0)]
-    x, dy = mx.pad(x, beyond), mx.pad(dy, beyond)
-    dy = laid_out(dy.reshape(n, down, 4, across, 4, outputs).transpose(2, 4, 0, 1, 3, 5)).reshape(16, -1)
-    products = (mx.array(WINOGRAD_OUTPUT.T, mx.float32) @ dy).reshape(36, -1, outputs)
-    taps = products.transpose(0, 2, 1) @ winograd_tiles(x)
-    taps = mx.array(WINOGRAD_KERNEL.T, mx.float32) @ taps.reshape(36, -1)
-    return taps.reshape(3, 3, outputs, -1).transpose(2, 0, 1, 3)
 
 
 def input_gradient(bands, weight, dy, stride, padding, cached):
@@ -279,7 +208,7 @@ def row_factors(weight):
 
 
 def conv_transpose(dy, factors, columns):
-    """Compute a transposed convolution of stride 1 to few channels, with row_factors() of a kernel of `columns` columns.
+    """Compute a transposed convolution of stride 1 to few channels, by row_factors() of a kernel of `columns` columns.
 
     dy: N x h x w x O. Returns N x (h - kh + 1) x (w + columns - 1) x C, without the rows that look beyond dy. A row of
     the kernel is one product for all its taps, whose columns are then added where they belong.
