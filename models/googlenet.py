@@ -9,7 +9,7 @@ import mlx.nn as nn
 from .kernels import relu as relu_kernels
 from .kernels.arrays import on_cpu
 from .kernels.bands import concatenate
-from .kernels.inception import Kernel, inception_gpu
+from .kernels.inception import Kernel, heads_cpu, inception_gpu
 from .kernels.pooling import adaptive_avg_pool
 from .kernels.relu import relu
 from .layers import BasicConv2d, MaxPool2d, flatten_chw
@@ -38,24 +38,24 @@ class Inception(nn.Module):
         self.branch4 = [MaxPool2d(3, 1, padding=1), conv(inputs, pool_proj, 1)]
 
     def stages(self, name, x):
-        outputs = [self.branch1(x)]
-        yield f"{name}.branch1", outputs[0]
-        for branch in ("branch2", "branch3", "branch4"):
-            y = x
-            for i, layer in enumerate(self[branch]):
-                y = layer(y)
-                yield f"{name}.{branch}.{i}", y
-            outputs.append(y)
-        output = inception_gpu(x, *self.kernels(x.dtype)) if self.as_one() else concatenate(outputs)
+        together = not (self.training or relu_kernels.redirected)  # then batch norms are folded into convolutions
+        heads, tails = self.kernels(x.dtype) if together else (None, None)
+        if together and on_cpu():
+            output, *starts = heads_cpu(x, heads)
+        else:
+            output, *starts = self.branch1(x), self.branch2[0](x), self.branch3[0](x)
+        outputs = [output]
+        yield f"{name}.branch1", output
+        for branch, start in zip(("branch2", "branch3", "branch4"), (*starts, self.branch4[0](x)), strict=True):
+            yield f"{name}.{branch}.0", start
+            outputs.append(self[branch][1](start))
+            yield f"{name}.{branch}.1", outputs[-1]
+        output = inception_gpu(x, heads, tails) if together and not on_cpu() else concatenate(outputs)
         yield name, output
         return output
 
-    def as_one(self):
-        """Return whether a GPU computes the module as one function."""
-        return not (on_cpu() or self.training or relu_kernels.redirected)
-
     def kernels(self, dtype):
-        """Return the Kernels of inception_gpu()."""
+        """Return the Kernels of the convolutions of the input, and of those behind them and behind the pooling."""
         heads = (self.branch1, self.branch2[0], self.branch3[0])
         tails = (self.branch2[1], self.branch3[1], self.branch4[1])
         return [[Kernel(*block.folded(dtype), block.conv.cached) for block in blocks] for blocks in (heads, tails)]

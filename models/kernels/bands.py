@@ -97,13 +97,15 @@ def join(x):
 
 
 def each(function, x, *others):
-    """Return function(x, *others), band by band on the band's stream where these are Bands."""
+    """Return function(x, *others), band by band on the band's stream where these are Bands. It may return a list."""
     if not isinstance(x, Bands):
         return function(x, *others)
     parts = []
     for stream, *arrays in zip(x.streams, x.parts, *(other.parts for other in others), strict=True):
         with mx.stream(stream):
             parts.append(function(*arrays))
+    if isinstance(parts[0], list):
+        return [Bands(list(these), x.streams, x.axis) for these in zip(*parts, strict=True)]
     return Bands(parts, x.streams, x.axis)
 
 

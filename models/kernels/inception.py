@@ -1,14 +1,18 @@
-"""An Inception module as GPUs want it: one function, of half the kernels that its branches take one by one.
+"""An Inception module's convolutions together.
 
-The 1 x 1 convolutions of the module's input are one, and so are their gradients; what ends the branches is
-concatenated before bias and ReLU; and the pooling finds maxima and their places in one kernel, for a border of windows
-around the map, too, so that its gradient needs no padding.
+The 1 x 1 ones of its input are one, and so are their gradients. A GPU makes the whole module in one function, of half
+the kernels that its branches take one by one: what ends the branches is concatenated before bias and ReLU; and the
+pooling finds maxima and their places in one kernel, for a border of windows around the map, too, so that its gradient
+needs no padding.
 """
 
 from typing import NamedTuple
 
 import mlx.core as mx
 
+from .arrays import join_cells
+from .bands import differentiable, each
+from .convolution import pointwise
 from .gpu import cells_of_windows, first_maximum, flip, in_pairs
 
 
@@ -61,6 +65,26 @@ def inception_gpu(x, heads, tails):
         )  # what nobody asks for is never computed
 
     return module(x, head.weight, head.bias, output_bias, *(tail.weight for tail in tails))[0]
+
+
+def heads_cpu(x, heads):
+    """Return the outputs, after a ReLU, of 1 x 1 Kernels of the same N x H x W x C, an array or Bands.
+
+    They are one product of matrices, and so are their gradients for x.
+    """
+    head, parts = merged(heads)
+
+    def forward(x, weight, bias):
+        y = pointwise(x, weight, bias)
+        return [mx.maximum(y[..., part], 0) for part in parts]
+
+    def backward(primals, dy, outputs):
+        x, weight, _ = primals
+        dy = join_cells([d * mx.sign(y) for d, y in zip(dy, outputs, strict=True)], -1)
+        d_weight = dy.reshape(-1, len(weight)).T @ x.reshape(-1, x.shape[-1])
+        return dy @ weight.reshape(len(weight), -1), d_weight.reshape(weight.shape), dy.sum(axis=(0, 1, 2))
+
+    return each(lambda x: differentiable(forward, backward)(x, head.weight, head.bias), x)
 
 
 def merged(kernels):

@@ -3,7 +3,7 @@
 import models  # noqa: F401  (before MLX)
 from models.googlenet import BasicConv2d, Inception
 from models.googlenet_bvlc import ConvReLU
-from models.kernels.inception import inception_gpu
+from models.kernels.inception import heads_cpu, inception_gpu
 
 import mlx.core as mx
 import numpy as np
@@ -18,18 +18,24 @@ def normal(seed, shape):
 
 
 def branches_one_by_one(module, x):
-    """Return the last that the module's stages yield."""
-    *_, (_, output) = module.stages("module", x)
-    return output
+    branches = (module[branch] for branch in ("branch2", "branch3", "branch4"))
+    return mx.concatenate([module.branch1(x), *(last(first(x)) for first, last in branches)], axis=-1)
 
 
 def as_one(module, x):
     return inception_gpu(x, *module.kernels(x.dtype))
 
 
+def with_heads_as_one(module, x):
+    output, *starts = heads_cpu(x, module.kernels(x.dtype)[0])
+    ends = [module[branch][1](y) for branch, y in zip(("branch2", "branch3"), starts, strict=True)]
+    return mx.concatenate([output, *ends, module.branch4[1](module.branch4[0](x))], axis=-1)
+
+
 @pytest.mark.parametrize("conv, size5x5", [(BasicConv2d, 3), (ConvReLU, 5)])
 @pytest.mark.parametrize("size", [(1, 9, 14), (2, 7, 6)])
-def test_a_module_as_one(conv, size5x5, size):
+@pytest.mark.parametrize("as_one", [as_one, with_heads_as_one])
+def test_a_module_as_one(conv, size5x5, size, as_one):
     module = Inception(conv, size5x5, *WIDTHS).eval()
     module.update(
         tree_map(lambda a: normal(1, a.shape) ** 2 if a.ndim == 1 else normal(2, a.shape), module.parameters())
