@@ -35,13 +35,25 @@ def join_cells(arrays, axis):
     return mx.concatenate([wide(x) for x in arrays], axis=axis).view(arrays[0].dtype)
 
 
-def overlap_add(axis, parts, length):
-    """Sum `parts`, each (first cell along `axis`, array), in an array of `length` cells, which they may overhang."""
-    spans = [(start, start + part.shape[axis], part) for start, part in parts]
-    cuts = sorted({0, length} | {min(max(end, 0), length) for start, stop, _ in spans for end in (start, stop)})
-    pieces = []
-    for start, stop in zip(cuts, cuts[1:], strict=False):
-        here = [along(axis, part, start - first, stop - first) for first, end, part in spans if first <= start < end]
-        here = here or [mx.repeat(mx.zeros_like(along(axis, parts[0][1], 0, 1)), stop - start, axis)]
-        pieces.append(functools.reduce(mx.add, here) if len(here) > 1 else laid_out(here[0]))
-    return join_cells(pieces, axis) if len(pieces) > 1 else pieces[0]
+def overlap_add(axis, parts, length, step=1):
+    """Sum `parts` in an array of `length` cells along `axis`, which they may overhang: each (the place of its first
+    cell, array), whose cells are to lie `step` apart. There is no gradient.
+    """
+    dtype, shape = parts[0][1].dtype, list(parts[0][1].shape)
+    shape[axis] = length
+    whole = wide(mx.zeros(shape, dtype))
+    for phase in range(step):
+        count = len(range(phase, length, step))
+        spans = [(first // step, array) for first, array in parts if first % step == phase]
+        spans = [(start, start + array.shape[axis], array) for start, array in spans]
+        cuts = sorted({min(max(end, 0), count) for start, stop, _ in spans for end in (start, stop)})
+        for start, stop in zip(cuts, cuts[1:], strict=False):
+            here = [(start - first, array) for first, end, array in spans if first <= start < end]
+            if len(here) == 1:
+                piece = along(axis, wide(here[0][1]), here[0][0], here[0][0] + stop - start)
+            elif here:
+                piece = wide(functools.reduce(mx.add, (along(axis, x, i, i + stop - start) for i, x in here)))
+            else:
+                continue
+            whole[(slice(None),) * axis + (slice(phase + start * step, phase + (stop - 1) * step + 1, step),)] = piece
+    return whole.view(dtype)

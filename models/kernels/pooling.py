@@ -4,7 +4,7 @@ import functools
 
 import mlx.core as mx
 
-from .arrays import along, join_cells, on_cpu, overlap_add, wide
+from .arrays import along, on_cpu, overlap_add
 from .bands import Bands, by_rows, differentiable, each, edges, gather, join
 from .gpu import max_pool_gpu
 
@@ -32,13 +32,12 @@ def max_of_columns(x, k, s, p, end):
 
     def forward(x):
         x = gather([x], 0, x.shape[1], (p, end), -float("inf"))
-        return functools.reduce(mx.maximum, windows_along(2, x, k, s))
+        return functools.reduce(mx.maximum, windows_along(2, x, k, s, (x.shape[2] - k) // s + 1))
 
     def backward(x, dy, y):
-        width = x.shape[2]
-        x = gather([x], 0, x.shape[1], (p, end), -float("inf"))
-        shares = first_maxima(windows_along(2, x, k, s), y, dy)
-        return along(2, spread(2, [(0, shares)], s, 0, x.shape[2]), p, p + width)
+        seen = gather([x], 0, x.shape[1], (p, max(0, end - 1)), -float("inf"))
+        shares = first_maxima(windows_along(2, seen, k - 1, s, y.shape[2]), y, dy)
+        return spread(2, [(-p, shares)], s, 0, x.shape[2])
 
     return differentiable(forward, backward)(x)
 
@@ -47,10 +46,10 @@ def max_of_rows(bands, k, s, p, rows):
     """Return the maxima of windows of k rows, s apart, of bands of rows with a border of p rows above."""
     inner, outer = edges(bands, rows), edges(bands, bands.shape[1])
 
-    def seen(parts, start, stop):
-        """Return what the windows start to stop see in their first row, their second, ..."""
+    def seen(parts, start, stop, k=k):
+        """Return what the windows start to stop see in their first row, their second, ... of k."""
         x = gather(parts, start * s - p, (stop - 1) * s - p + k, fill=-float("inf"))
-        return windows_along(1, x, k, s)
+        return windows_along(1, x, k, s, stop - start)
 
     def forward(parts):
         outputs = []
@@ -63,7 +62,7 @@ def max_of_rows(bands, k, s, p, rows):
         shares = []
         for i, (stream, ends) in enumerate(zip(bands.streams, inner, strict=True)):
             with mx.stream(stream):
-                found = first_maxima(seen(parts, *ends), y[i], dy[i])
+                found = first_maxima(seen(parts, *ends, k - 1), y[i], dy[i])
             shares.append((ends[0] * s - p, found))
         gradients = []
         for stream, (start, stop) in zip(bands.streams, outer, strict=True):
@@ -74,16 +73,18 @@ def max_of_rows(bands, k, s, p, rows):
     return Bands(differentiable(forward, backward)(bands.parts), bands.streams)
 
 
-def windows_along(axis, x, k, s):
-    """Return what windows of k cells, s apart along an axis, see in their first cell, their second, ..."""
-    count = (x.shape[axis] - k) // s + 1
+def windows_along(axis, x, k, s, count):
+    """Return what `count` windows of k cells, s apart along an axis, see in their first cell, their second, ..."""
     return [along(axis, x, i, i + (count - 1) * s + 1, s) for i in range(k)]
 
 
 def first_maxima(cells, y, dy):
-    """Share the gradient dy of the maxima y of `cells` out: to the first of equal cells, as torch does."""
+    """Share the gradient dy of the maxima y of windows out: to the first of equal cells, as torch does.
+
+    cells: what lies in each cell of the windows but their last, which gets what is left.
+    """
     shares = []
-    for cell in cells[:-1]:
+    for cell in cells:
         rest = dy * mx.sign(y - cell)  # 0 where this cell is the maximum; cheaper than a comparison
         shares.append(dy - rest)
         dy = rest
@@ -96,22 +97,8 @@ def spread(axis, shares, s, start, stop):
     shares: of bands, each (the cell where its first window begins, what windows s apart give their first cell, their
     second, ...).
     """
-    length = -(-(stop - start) // s)
-    phases = [[] for _ in range(s)]  # cells s apart
-    for first, arrays in shares:
-        for i, array in enumerate(arrays):
-            steps, phase = divmod(first + i - start, s)
-            phases[phase].append((steps, array))
-    phases = [overlap_add(axis, parts, length) for parts in phases]
-    if s == 1:
-        return phases[0]
-    n, height, width, channels = phases[0].shape
-    if axis == 1:
-        dx = mx.stack([wide(phase) for phase in phases], axis=2)
-        dx = dx.view(phases[0].dtype).reshape(n, height * s, width, channels)
-    else:
-        dx = join_cells(phases, -1).reshape(n, height, width * s, channels)
-    return along(axis, dx, 0, stop - start)
+    parts = [(first + i - start, array) for first, arrays in shares for i, array in enumerate(arrays)]
+    return overlap_add(axis, parts, stop - start, s)
 
 
 def ceil_padding(size, k, s, p):
