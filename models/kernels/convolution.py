@@ -138,11 +138,9 @@ def unfold(x, kernel, stride):
 
 def matrix_factors(weight):
     """Return the matrices that correlate() multiplies with, C x O each: one a tap, or Winograd's 36."""
-    outputs, h, w, channels = weight.shape
     if by_winograd(weight):
         return winograd_factors(weight)
-    taps = weight.transpose(1, 2, 3, 0)
-    return mx.contiguous(taps.reshape(-1, channels, outputs))
+    return [mx.contiguous(weight[:, i, j].T) for i in range(weight.shape[1]) for j in range(weight.shape[2])]
 
 
 def correlate(parts, top, size, left, factors, kernel, bias=None):
@@ -162,10 +160,10 @@ def correlate(parts, top, size, left, factors, kernel, bias=None):
     y = bias
     for tap in range(kh * kw):
         start = tap // kw * width_ + tap % kw
-        piece, factor = cells[start : start + count], factors[tap : tap + 1].reshape(channels, -1)
-        y = piece @ factor if y is None else mx.addmm(y, piece, factor)
+        piece = cells[start : start + count]
+        y = piece @ factors[tap] if y is None else mx.addmm(y, piece, factors[tap])
     # sums that run over the right border or from one image into the next belong to no window
-    outputs = factors.shape[2]
+    outputs = factors[0].shape[1]
     strides = (height_ * width_ * outputs, width_ * outputs, outputs, 1)
     return mx.as_strided(y, (n, rows, columns, outputs), strides)
 
@@ -203,8 +201,7 @@ def input_gradient(bands, weight, dy, stride, padding, cached):
 
 def row_factors(weight):
     """Return the matrices that conv_transpose() multiplies with, O x (kw C) each: one a row of the kernel."""
-    outputs, rows = weight.shape[:2]
-    return mx.contiguous(weight.transpose(1, 0, 2, 3).reshape(rows, outputs, -1))
+    return [mx.contiguous(weight[:, i].reshape(len(weight), -1)) for i in range(weight.shape[1])]
 
 
 def conv_transpose(dy, factors, columns):
@@ -214,13 +211,13 @@ def conv_transpose(dy, factors, columns):
     the kernel is one product for all its taps, whose columns are then added where they belong.
     """
     n, height, width, outputs = dy.shape
-    kernel_rows, _, channels = factors.shape
+    kernel_rows, channels = len(factors), factors[0].shape[1]
     rows, cells, total = height - kernel_rows + 1, dy.reshape(-1, outputs), None
     count = ((n - 1) * height + rows) * width
     for i in range(kernel_rows):
-        start, factor = (kernel_rows - 1 - i) * width, factors[i : i + 1].reshape(outputs, channels)
+        start = (kernel_rows - 1 - i) * width
         piece = cells[start : start + count]
-        total = piece @ factor if total is None else mx.addmm(total, piece, factor)
+        total = piece @ factors[i] if total is None else mx.addmm(total, piece, factors[i])
     strides = (height * width * channels, width * channels, channels, channels // columns, 1)
     taps = mx.as_strided(total, (n, rows, width, columns, channels // columns), strides)
     return overlap_add(2, [(j, taps[:, :, :, j]) for j in range(columns)], width + columns - 1)
