@@ -5,8 +5,8 @@ On a GPU, those of gpu.py.
 On a CPU, MLX's own unfolds the image and takes gradients in loops, so there a convolution is made of matrix
 products on what is in memory already:
 - kernels of 3x3 between many channels by Winograd's algorithm, with a quarter of the multiplications;
-- others as a sum over the taps of the kernel: with the padded image laid out as a list of cells, what a tap sees
-  of it is a contiguous piece, and nothing is copied;
+- others as a sum over the rows of the kernel: with what a row of it sees laid out as a list of cells, another row sees
+  a piece of the same list;
 - a gradient at stride s as one at stride 1 on blocks of s x s cells.
 """
 
@@ -137,10 +137,10 @@ def unfold(x, kernel, stride):
 
 
 def matrix_factors(weight):
-    """Return the matrices that correlate() multiplies with, C x O each: one a tap, or Winograd's 36."""
+    """Return the matrices that correlate() multiplies with: one a row of the kernel, (kw C) x O, or Winograd's 36."""
     if by_winograd(weight):
         return winograd_factors(weight)
-    return [mx.contiguous(weight[:, i, j].T) for i in range(weight.shape[1]) for j in range(weight.shape[2])]
+    return [mx.contiguous(weight[:, i].reshape(len(weight), -1).T) for i in range(weight.shape[1])]
 
 
 def correlate(parts, top, size, left, factors, kernel, bias=None):
@@ -150,22 +150,25 @@ def correlate(parts, top, size, left, factors, kernel, bias=None):
     """
     (kh, kw), (rows, columns) = kernel, size
     n, _, width, channels = parts[0].shape
-    if len(factors) != kh * kw:
+    if len(factors) != kh:
         return winograd(parts, top, size, left, factors, bias)
-    width_ = columns + kw - 1
-    # a row more than they see, so that the last taps find their piece as long as the others
-    x = gather(parts, top, top + rows + kh, (left, width_ - width - left))
-    height_, cells = x.shape[1], x.reshape(-1, channels)
-    count = ((n - 1) * height_ + rows) * width_
-    y = bias
-    for tap in range(kh * kw):
-        start = tap // kw * width_ + tap % kw
+    x = gather(parts, top, top + rows + kh - 1, (left, columns + kw - 1 - width - left))
+    height = x.shape[1]
+    cells = unfold(x, (1, kw), (1, 1)) if kw > 1 else x.reshape(-1, channels)
+    y = sum_of_rows(cells, [i * columns for i in range(kh)], ((n - 1) * height + rows) * columns, factors)
+    y = y if bias is None else y + bias
+    # rows that run from one image into the next belong to no window
+    outputs = y.shape[1]
+    return mx.as_strided(y, (n, rows, columns, outputs), (height * columns * outputs, columns * outputs, outputs, 1))
+
+
+def sum_of_rows(cells, starts, count, factors):
+    """Return the sum of the products of `count` cells, from each of `starts` on, with the matrix of a kernel's row."""
+    total = None
+    for start, factor in zip(starts, factors, strict=True):
         piece = cells[start : start + count]
-        y = piece @ factors[tap] if y is None else mx.addmm(y, piece, factors[tap])
-    # sums that run over the right border or from one image into the next belong to no window
-    outputs = factors[0].shape[1]
-    strides = (height_ * width_ * outputs, width_ * outputs, outputs, 1)
-    return mx.as_strided(y, (n, rows, columns, outputs), strides)
+        total = piece @ factor if total is None else mx.addmm(total, piece, factor)
+    return total
 
 
 def input_gradient(bands, weight, dy, stride, padding, cached):
@@ -177,7 +180,7 @@ def input_gradient(bands, weight, dy, stride, padding, cached):
     height, width, channels = bands.shape[1:]
     (sh, sw), (ph, pw) = stride, padding
     kernel = [-(-k // s) for k, s in zip(weight.shape[1:3], stride, strict=True)]  # its size in blocks
-    if few := channels <= 4 and stride != (1, 1):
+    if few := channels <= 4:
         factors = cached("rows", lambda w: row_factors(space_to_depth(w, stride)), weight)
     else:
         factors = cached("flipped", flipped, weight)
@@ -212,12 +215,8 @@ def conv_transpose(dy, factors, columns):
     """
     n, height, width, outputs = dy.shape
     kernel_rows, channels = len(factors), factors[0].shape[1]
-    rows, cells, total = height - kernel_rows + 1, dy.reshape(-1, outputs), None
-    count = ((n - 1) * height + rows) * width
-    for i in range(kernel_rows):
-        start = (kernel_rows - 1 - i) * width
-        piece = cells[start : start + count]
-        total = piece @ factors[i] if total is None else mx.addmm(total, piece, factors[i])
+    rows, starts = height - kernel_rows + 1, [(kernel_rows - 1 - i) * width for i in range(kernel_rows)]
+    total = sum_of_rows(dy.reshape(-1, outputs), starts, ((n - 1) * height + rows) * width, factors)
     strides = (height * width * channels, width * channels, channels, channels // columns, 1)
     taps = mx.as_strided(total, (n, rows, width, columns, channels // columns), strides)
     return overlap_add(2, [(j, taps[:, :, :, j]) for j in range(columns)], width + columns - 1)
