@@ -155,7 +155,7 @@ def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=Non
     """
     image = mx.array(image)
     mask = 1 if mask is None else mx.array(mask)
-    move = compiled(lambda x, g: mx.clip(x + step_size / mx.maximum(mx.abs(g).mean(), 1e-30) * g * mask, 0, 255))
+    move = compiled(lambda x, g: mx.clip(x + step_size / mx.maximum(mx.abs(g).mean(), 1e-30) * mask * g, 0, 255))
     blocked = True  # until a step has shown that some gradient reaches the image
     for i in range(steps):
         before = image
