@@ -25,7 +25,7 @@ def resume_frames(folder, options, restart=False, defaults=None):
     """
     record = folder / "options.json"
     shutil.rmtree(leftovers(folder), ignore_errors=True)
-    if folder.exists() and not record.exists() and any(folder.iterdir()):
+    if folder.exists() and not record.exists() and not all(map(is_beginning, folder.iterdir())):
         raise UserError(f"{folder} was not made by dream_video.py: move it away, or give the film another name")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
@@ -50,6 +50,13 @@ def resume_frames(folder, options, restart=False, defaults=None):
             remove(leftover)  # what a kill left half-written
         state = read_state(folder)
         yield int(state.pop("finished", 0)), state
+
+
+def is_beginning(path):
+    """Tell whether a file is what a run leaves that could not even write its record: killed, or on a full disk."""
+    return path.name.startswith(temporary_path(path.with_name("options.json")).stem) or (
+        path.name == "lock" and path.stat().st_size == 0
+    )
 
 
 def damaged(path):
