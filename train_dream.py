@@ -23,7 +23,7 @@ import models
 from models import weights_file
 from models.color_statistics import combine, read_moments
 from models.dreaming.options import CLASS_DEFAULTS, CONCEPT_DEFAULTS
-from models.dreaming.targets import Target, classes_called, parse_targets
+from models.dreaming.targets import Target, classes_called, own_layer, parse_targets
 from models.training import freezing, transfer
 from models.training.concept_export import ConceptExport, add_photographs, extras_of
 from models.training.distributed import share_batches
@@ -365,7 +365,7 @@ def preview_rows(args, net, concepts):
     """Return {end of the files' names: (caption, arguments of deepdream())}, one a row of the preview."""
     names = args.preview_class or list(concepts)[:PREVIEW_ROWS]
     if args.preview_layers or not names:
-        layers = args.preview_layers or [net.metadata.layer]
+        layers = args.preview_layers or [own_layer(net)]
         return {".png": (" ".join(layers), {"layers": layers})}
     rows = {}
     for name in names:
