@@ -285,7 +285,8 @@ def main(arguments=None):
         return
     folder = args.output.with_name(shorten(args.output.name, ".frames"))
     with resume_frames(folder, resume_key(args, net, targets), args.restart, plain(defaults)) as (finished, state):
-        check_state(folder, finished, state, image.shape[:2])
+        needed = ("frame", "mean", "std") if video else ("frame", "mean", "std", "detail")
+        check_state(folder, finished, state, image.shape[:2], needed)
         # the tiles and bands, too, are those of the first frame, however much memory is free when this is resumed
         state.setdefault("tile", args.tile or tile_size(net))
         bands.use_kept(state)

@@ -90,11 +90,14 @@ def read_state(folder):
     return state
 
 
-def check_state(folder, finished, state, size):
-    """Raise UserError where a state is not one of a video with frames of `size`, (height, width), all of them here."""
+def check_state(folder, finished, state, size, needed):
+    """Raise UserError where a state is not one of a video with frames of `size`, (height, width), all of them here.
+
+    needed: the names of what the next frame is made from.
+    """
     shapes = {"frame": (*size, 3), "mean": (3,), "std": (3,), "detail": (), "tile": (), "bands": ()}
     wrong = any(np.shape(value) != shapes.get(name) for name, value in state.items())
-    missing = finished > 0 and not {"frame", "mean", "std"} <= state.keys()
+    missing = finished > 0 and not set(needed) <= state.keys()
     if wrong or missing or min(state.get("tile", 1), state.get("bands", 1)) < 1:
         raise damaged(folder / "state.npz")
     for n in range(finished):
