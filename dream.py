@@ -50,6 +50,7 @@ from models.dreaming.timelapse import timelapse
 from models.dreaming.visualize import visualize
 from models.kernels.compilation import compiled
 from models.kernels.relu import redirected_relus
+from models.launch import join_group
 from models.network import Network
 
 import mlx.core as mx
@@ -320,7 +321,7 @@ def run_all(inputs, outputs, args, todo):
 
     Under mlx.launch the images are shared out: process n of N takes every N-th, from the n-th on.
     """
-    group = mx.distributed.init()
+    group = join_group()
     jobs = list(zip(inputs, outputs, strict=True))[group.rank() :: group.size()]
     broken = 0
     for (path, _), output in jobs:

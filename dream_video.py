@@ -38,8 +38,8 @@ from models.dreaming.video_options import (
 )
 from models.dreaming.views import transform_view
 from models.kernels import bands
+from models.launch import join_group
 
-import mlx.core as mx
 import numpy as np
 
 from dataset.camera import Step, close_loop, overlap, plan_zoom, read_schedule
@@ -263,7 +263,7 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     """Run the command line."""
     args, defaults = parse_arguments(arguments)
-    group = mx.distributed.init()
+    group = join_group()
     args.quiet |= group.rank() > 0
     check_output(args)
     options = settings(args)
@@ -285,7 +285,8 @@ def main(arguments=None):
         return
     folder = args.output.with_name(shorten(args.output.name, ".frames"))
     with resume_frames(folder, resume_key(args, net, targets), args.restart, plain(defaults)) as (finished, state):
-        check_state(folder, finished, state, image.shape[:2])
+        needed = ("frame", "mean", "std") if video else ("frame", "mean", "std", "detail")
+        check_state(folder, finished, state, image.shape[:2], needed)
         # the tiles and bands, too, are those of the first frame, however much memory is free when this is resumed
         state.setdefault("tile", args.tile or tile_size(net))
         bands.use_kept(state)

@@ -23,7 +23,8 @@ import models
 from models import weights_file
 from models.color_statistics import combine, read_moments
 from models.dreaming.options import CLASS_DEFAULTS, CONCEPT_DEFAULTS
-from models.dreaming.targets import Target, classes_called, parse_targets
+from models.dreaming.targets import Target, classes_called, own_layer, parse_targets
+from models.launch import join_group
 from models.training import freezing, transfer
 from models.training.concept_export import ConceptExport, add_photographs, extras_of
 from models.training.distributed import share_batches
@@ -97,7 +98,7 @@ def main(arguments=None):
 def prepare(args, train_set, val_set):
     """Return the Run: the network with a classifier for the classes, what is frozen, and the optimizers."""
     classes = list(train_set.classes)
-    group = mx.distributed.init()
+    group = join_group()
     if args.batch_size % group.size():
         raise UsageError(f"--batch-size {args.batch_size} cannot be shared by {group.size()} processes")
     quiet = args.quiet or group.rank() > 0
@@ -210,6 +211,7 @@ class Interrupt:
 
     def note(self, sort, frame):
         self.received = sort
+        cli.ENDING.set()
         self.__exit__()
 
     def end(self):
@@ -236,7 +238,7 @@ def evaluate_file(args):
     place = np.array([found[0] for found in called.values()], np.int32)
     images = ImageFolder(tuple(net.classes), images.paths, place[images.labels])
     with Loader(images, args.batch_size, size, workers=args.workers) as batches:
-        scores = evaluate(net, batches, None, mx.distributed.init())
+        scores = evaluate(net, batches, None, join_group())
         broken = batches.broken
     print(scores.table(net.classes))
     write_image(args.run / "confusion.png", plots.confusion(scores.confusion, net.classes))
@@ -365,7 +367,7 @@ def preview_rows(args, net, concepts):
     """Return {end of the files' names: (caption, arguments of deepdream())}, one a row of the preview."""
     names = args.preview_class or list(concepts)[:PREVIEW_ROWS]
     if args.preview_layers or not names:
-        layers = args.preview_layers or [net.metadata.layer]
+        layers = args.preview_layers or [own_layer(net)]
         return {".png": (" ".join(layers), {"layers": layers})}
     rows = {}
     for name in names:

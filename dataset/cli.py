@@ -9,7 +9,10 @@ import difflib
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
+
+ENDING = threading.Event()  # set when a signal has told this process to end
 
 
 class UserError(Exception):
@@ -122,6 +125,7 @@ def run(main):
     script = Path(sys.argv[0]).name
 
     def terminated(signum, frame):
+        ENDING.set()
         raise SystemExit(128 + signum)
 
     signal.signal(signal.SIGTERM, terminated)

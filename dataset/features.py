@@ -3,8 +3,10 @@
 With most of a network frozen and no augmentation but flips, every epoch would compute the same again.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import io
 import os
 import shutil
 import time
@@ -14,21 +16,23 @@ import numpy as np
 
 from dataset.augment import Augmentation
 from dataset.cli import UserError, progress
-from dataset.files import atomic_write
+from dataset.files import atomic_write, check_place
 from dataset.loader import Loader, Plan
-from dataset.npz import map_npy
+from dataset.npz import map_npy, npy
 
 HALF_MAX = 65504.0  # float16's
 KEPT_DAYS = 30  # without use
+HEADER = 8192  # bytes for the header, and for what disks round up
 
 
-def compute_features(folder, network, size, views, file, *, batch_size=32, quiet=False, **options):
+def compute_features(folder, network, size, views, file, *, batch_size=32, optional=False, quiet=False, **options):
     """Features of every picture of an ImageFolder: float16 (N, views, ...), mapped from `file`, where they stay.
 
     network: images float32 (n, size, size, 3), RGB 0..255 -> features (n, ...). views: 1, the picture's centre; or 2,
     its mirror image as well. `options` go to the Loader. Rows of pictures that cannot be read are NaN.
     A file that is there already is used, if it is whole: its name has to tell what it was made of (see fingerprint()).
-    What lay beside it unused for KEPT_DAYS makes room for a new one. UserError where the disk has too little.
+    What lay beside it unused for KEPT_DAYS makes room for a new one. UserError where the disk has too little; but if
+    `optional`, they are not kept where they cannot be, and come from memory.
     """
     file = Path(file)
     kept = kept_features(file, len(folder), views)
@@ -39,16 +43,15 @@ def compute_features(folder, network, size, views, file, *, batch_size=32, quiet
     with (
         progress(len(folder), quiet, desc="features", unit="picture") as bar,
         Loader(numbered, batch_size, size, **options) as loader,
-        atomic_write(file) as temporary,
-        open(temporary, "wb") as out,
+        contextlib.ExitStack() as stack,
     ):
-        done, blank = 0, None
+        done, blank, out = 0, None, None
         for images, indices in loader.epoch():
             pair = [images, np.ascontiguousarray(images[:, :, ::-1])][:views]
             rows = np.stack([clip(network(side)) for side in pair], axis=1)
-            if blank is None:
+            if out is None:
                 blank = np.full(rows.shape[1:], np.nan, np.float16)
-                write_header(out, (len(folder), *blank.shape), file)
+                out = stack.enter_context(features_file(file, (len(folder), *blank.shape), optional))
             for row, index in zip(rows, indices, strict=True):
                 while done < index:  # pictures that were skipped
                     out.write(blank.tobytes())
@@ -58,7 +61,7 @@ def compute_features(folder, network, size, views, file, *, batch_size=32, quiet
             bar.update(len(indices))
         for _ in range(done, len(folder)):
             out.write(blank.tobytes())
-    return map_npy(file)
+    return npy(out.getvalue(), file) if isinstance(out, io.BytesIO) else map_npy(file)
 
 
 def kept_features(file, count, views):
@@ -66,7 +69,8 @@ def kept_features(file, count, views):
     try:
         features = map_npy(file)
         fits = features.dtype == np.float16 and features.ndim > 2 and features.shape[:2] == (count, views)
-        file.touch()
+        with contextlib.suppress(OSError):  # on a disk that is read-only
+            file.touch()
     except (OSError, UserError):
         return None
     return features if fits else None
@@ -76,21 +80,48 @@ def remove_unused(folder):
     """Features that no run has used for KEPT_DAYS: they are large, and soon computed again."""
     for file in folder.glob("*.npy"):
         if time.time() - file.stat().st_mtime > KEPT_DAYS * 86400:
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                file.unlink()
 
 
 def clip(features):
     return np.clip(np.asarray(features, np.float32), -HALF_MAX, HALF_MAX).astype(np.float16)
 
 
-def write_header(out, shape, file):
-    """The start of a .npy file; UserError if the rest of it has no room on the disk."""
-    needed, free = 2 * int(np.prod(shape)), shutil.disk_usage(file.parent).free
-    if needed > free:
-        raise UserError(
-            f"{file.parent}: the features take {needed / 1e9:.1f} GB and there are {free / 1e9:.1f}: make room"
-        )
+@contextlib.contextmanager
+def features_file(file, shape, optional):
+    """Yield what features of a shape are written to, begun with the header of a .npy file: `file`, whole or not at all.
+
+    Where they cannot be kept, it is memory if `optional`; UserError if the disk has no room for them otherwise.
+    """
+    needed = 2 * int(np.prod(shape)) + HEADER
+    if optional and not may_write(file, needed):
+        out = io.BytesIO()
+        write_header(out, shape)
+        yield out
+        return
+    with atomic_write(file) as temporary, open(temporary, "wb") as out:
+        free = shutil.disk_usage(file.parent).free
+        if needed > free:
+            raise UserError(
+                f"{file.parent}: the features take {needed / 1e9:.1f} GB and there are {free / 1e9:.1f}: make room"
+            )
+        write_header(out, shape)
+        yield out
+
+
+def write_header(out, shape):
     np.lib.format.write_array_header_1_0(out, {"descr": "<f2", "fortran_order": False, "shape": shape})
+
+
+def may_write(file, needed):
+    """Tell whether so many bytes can be written to a file."""
+    try:
+        check_place(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(file.parent).free >= needed
+    except (OSError, UserError):
+        return False
 
 
 def fingerprint(folder, arrays, *settings):

@@ -10,6 +10,7 @@ from pathlib import Path
 from dataset.cli import UserError
 
 NAME_BYTES = 255  # bytes; what every usual file system takes
+WRITERS = 4  # of one file at a time, among whose temporary files abandoned ones are looked for
 
 
 @contextlib.contextmanager
@@ -17,7 +18,7 @@ def atomic_write(path):
     """Write a file whole or not at all: yield a temporary path beside `path` (same suffix), which replaces
     `path` when the block ends well and is removed when it does not. Missing parent folders are made.
 
-    What a killed process has left of an earlier attempt is written over.
+    What killed processes have left of earlier attempts is written over, or removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,6 +26,7 @@ def atomic_write(path):
     try:
         yield temporary
         os.replace(temporary, path)
+        remove_abandoned(path, temporary)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -61,6 +63,22 @@ def claim_temporary(path):
             number = os.getpid()
             temporary.unlink(missing_ok=True)
         os.close(handle)
+
+
+def remove_abandoned(path, own):
+    """Remove what processes that were killed left, while others wrote the same file: temporary files without a lock."""
+    for number in range(WRITERS):
+        temporary = temporary_path(path, number)
+        if temporary == own or not os.path.lexists(temporary):
+            continue
+        with contextlib.suppress(OSError):  # it is in use, another user's, or on a disk without locks
+            handle = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if is_open_file(handle, temporary):
+                    temporary.unlink()
+            finally:
+                os.close(handle)
 
 
 def temporary_path(path, number=0):

@@ -25,7 +25,7 @@ def resume_frames(folder, options, restart=False, defaults=None):
     """
     record = folder / "options.json"
     shutil.rmtree(leftovers(folder), ignore_errors=True)
-    if folder.exists() and not record.exists() and any(folder.iterdir()):
+    if folder.exists() and not record.exists() and not all(map(is_beginning, folder.iterdir())):
         raise UserError(f"{folder} was not made by dream_video.py: move it away, or give the film another name")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
@@ -50,6 +50,13 @@ def resume_frames(folder, options, restart=False, defaults=None):
             remove(leftover)  # what a kill left half-written
         state = read_state(folder)
         yield int(state.pop("finished", 0)), state
+
+
+def is_beginning(path):
+    """Tell whether a file is what a run leaves that could not even write its record: killed, or on a full disk."""
+    return path.name.startswith(temporary_path(path.with_name("options.json")).stem) or (
+        path.name == "lock" and path.stat().st_size == 0
+    )
 
 
 def damaged(path):
@@ -83,11 +90,14 @@ def read_state(folder):
     return state
 
 
-def check_state(folder, finished, state, size):
-    """Raise UserError where a state is not one of a video with frames of `size`, (height, width), all of them here."""
+def check_state(folder, finished, state, size, needed):
+    """Raise UserError where a state is not one of a video with frames of `size`, (height, width), all of them here.
+
+    needed: the names of what the next frame is made from.
+    """
     shapes = {"frame": (*size, 3), "mean": (3,), "std": (3,), "detail": (), "tile": (), "bands": ()}
     wrong = any(np.shape(value) != shapes.get(name) for name, value in state.items())
-    missing = finished > 0 and not {"frame", "mean", "std"} <= state.keys()
+    missing = finished > 0 and not set(needed) <= state.keys()
     if wrong or missing or min(state.get("tile", 1), state.get("bands", 1)) < 1:
         raise damaged(folder / "state.npz")
     for n in range(finished):

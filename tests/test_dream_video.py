@@ -591,6 +591,7 @@ def test_what_is_kept_and_damaged_is_told_in_one_line(photo, here, monkeypatch):
         lambda: change(frame=state["frame"][1:]),
         lambda: change(frame=state["frame"] * np.nan),
         lambda: change(mean=None),
+        lambda: change(detail=None),
         lambda: change(tile=0),
         lambda: change(other=1),
     ]

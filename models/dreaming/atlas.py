@@ -23,7 +23,7 @@ from dataset.images import check_writable, to_uint8
 SUFFIXES = (".html", ".htm")
 TEMPLATE = Path(__file__).with_suffix(".html")
 QUALITY = 80  # of the WebP images
-PAUSE = 5.0  # seconds at least between two writings of an unfinished page
+PAUSE = 1.0  # seconds at least between two writings of an unfinished page
 SHARE = 20  # and so many times as long as a writing takes
 NOTE = "Small dreams; the command of each dreams on the whole picture."
 UNFINISHED = " Unfinished: the same command with --resume goes on."

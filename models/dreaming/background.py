@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset.cli import UserError, log
+from dataset.cli import UserError, error_text, log
 from dataset.files import atomic_write
 from dataset.npz import npy_entries
 
@@ -165,9 +165,9 @@ def statistics(features):
 
 
 def keep(path, arrays, quiet=False):
-    """Write a background's file, whole or not at all; where that is not permitted, say so and go on."""
+    """Write a background's file, whole or not at all; where that cannot be, say so and go on."""
     try:
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
-    except PermissionError:
-        log(f"note: {path} cannot be written: the background is not kept", quiet)
+    except OSError as error:
+        log(f"note: the background is not kept: {error_text(error, path)}", quiet)

@@ -45,6 +45,7 @@ def image_features(net, paths, layers, quiet=False):
 
     try:
         options = {"batch_size": BATCH_SIZE, "least_side": LEAST_SIDE, "report": unusable.append, "quiet": quiet}
+        options["optional"] = True  # a concept can be had where nothing may be written
         rows = compute_features(as_folder(paths), means, IMAGE_SIZE, 1, file, **options)[:, 0]
     except UserError as error:
         raise UserError(f"{unusable[0]}{more(unusable[1:])}" if unusable else str(error)) from None

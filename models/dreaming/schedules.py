@@ -4,7 +4,7 @@ from dataset.camera import read_schedule
 from dataset.cli import UsageError
 
 from .concepts import parse_concepts
-from .targets import chosen_targets, parse_targets
+from .targets import chosen_targets, own_layer, parse_targets
 
 
 def names_concepts(path):
@@ -24,7 +24,7 @@ def schedule_targets(net, args, options, schedule):
         return chosen_targets(net, args), False
     if not concepts and not args.concepts:
         if not args.layers and not args.classes:
-            options["layers"] = [net.metadata.layer]  # the network's own, which has to be named to be blended
+            options["layers"] = [own_layer(net)]  # the network's own, which has to be named to be blended
         return parse_targets(net, [*(options["layers"] or []), *layers], args.classes), True
     if layers:
         raise UsageError(f"{args.schedule}: layers do not go with concepts; --layers says where those are looked for")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from dataset.cli import UsageError, suggest
+from dataset.cli import UsageError, UserError, suggest
 
 from .class_concepts import class_concepts
 from .concepts import Concept, parse_concepts
@@ -49,7 +49,7 @@ def parse_targets(net, layers=None, classes=None, concepts=None):
     layers = [layers] if isinstance(layers, (str, Target)) else layers or []
     classes = [classes] if isinstance(classes, (str, int)) else classes or []
     if not layers and not classes and not concepts:
-        layers = [net.metadata.layer]
+        layers = [own_layer(net)]
     targets = [parse_class(net, text) for text in classes]
     if concepts:
         found = parse_concepts(net, concepts, layers, quiet=True)
@@ -84,6 +84,15 @@ def parse_target(net, text):
     if wrong:
         raise UsageError(f"{layer} has no channel {wrong[0]}: they go from 0 to {count - 1}")
     return target
+
+
+def own_layer(net):
+    """Return the target that a weights file says to dream of; UserError, which names the file, where there is none."""
+    try:
+        parse_target(net, net.metadata.layer)
+    except UsageError as error:
+        raise UserError(f"{net.path}: {error}; --layers names another") from None
+    return net.metadata.layer
 
 
 def parse_class(net, text):

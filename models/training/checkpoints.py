@@ -15,6 +15,8 @@ from dataset.cli import UserError
 from dataset.files import atomic_write
 from dataset.npz import npy_entries
 
+from ..launch import join_group
+
 STATE = "__state__"
 
 
@@ -57,7 +59,7 @@ def damaged(path):
 
 def read_settings(path):
     """Return the settings in the checkpoint that the first process has, in all processes. UserError without one."""
-    group = mx.distributed.init()
+    group = join_group()
     text = json.dumps(read_state(path)["settings"]).encode() if group.rank() == 0 else b""
     size = mx.distributed.all_sum(mx.array([len(text)]), group=group).item()
     everyone = mx.array(np.frombuffer(text.ljust(size, b"\0"), np.uint8).astype(np.int32))

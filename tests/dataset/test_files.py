@@ -38,6 +38,21 @@ def test_what_a_killed_process_left_is_written_over_and_what_another_writes_is_n
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a.png": "1", "other.png": "3"}
 
 
+def test_what_was_killed_beside_another_writer_is_removed_and_what_is_being_written_is_not(tmp_path):
+    path = tmp_path / "a.npz"
+    with atomic_write(path) as one, atomic_write(path) as two, atomic_write(path) as three:
+        pass
+    two.write_text("killed")
+    with atomic_write(path) as first, atomic_write(path) as again:
+        assert (first, again) == (one, two)  # which is not new
+        three.write_text("killed")
+    assert list(tmp_path.iterdir()) == [path]
+    with atomic_write(path) as first:
+        with atomic_write(path):
+            pass
+        assert first.exists()
+
+
 def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")

@@ -4,6 +4,7 @@ Everything is as small as the scripts take it, since most of a run is the start 
 """
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ TINY = ("--layers", "conv2", "--octaves", "1", "--steps", "2", "--quiet")
 TRAIN = ("--image-size", "32", "--batch-size", "4", "--workers", "1", "--quiet", "--train", "inception5b", "fc")
 TRAIN += ("--epochs", "2", "--val", "0.25", "-o", "out.npz")
 LAUNCH = (str(Path(sys.executable).parent / "mlx.launch"), "-n", "2", "--backend", "ring")
+LAUNCH += ("--starting-port", str(20000 + os.getpid() % 10000))  # beside other provings and tests
 TIMES = {"images_per_second", "seconds", "waited"}  # columns of log.csv that no two runs have alike
 
 
@@ -58,6 +60,12 @@ JOBS = {
     "survey": Job(
         "dream.py", ("photo.png", "--survey", "--max-size", "48", *TINY[2:], "-o", "survey.png"), ("survey.png",)
     ),
+    "atlas": Job(
+        "dream.py",
+        ("photo.png", "--survey", "inception3a.branch2.1", "--max-size", "160", *TINY[2:], "-o", "atlas.html"),
+        ("atlas.html",),
+        True,
+    ),
     "zoom": Job("dream_video.py", ("photo.png", "-o", "out.mp4", "--frames", "8", *TINY), ("out.mp4",)),
     "loop": Job("dream_video.py", ("photo.png", "-o", "out.gif", "--frames", "8", "--loop", *TINY), ("out.gif",)),
     "film": Job("dream_video.py", ("film.mp4", "-o", "out.mp4", *TINY), ("out.mp4",)),
@@ -70,6 +78,15 @@ JOBS = {
     "prepare": Job("dataset/prepare.py", ("set", "-o", "out", "--size", "32", "--quiet"), ("out",)),
     "colors": Job("calc_cm.py", ("set", "-o", "out_cm.npz", "--plot", "out.png", "--quiet"), ("out_cm.npz", "out.png")),
 }
+
+
+def available_jobs(names=None):
+    """Return {name: Job} of those named (default: all), without what this machine cannot do; says so."""
+    jobs = {name: JOBS[name] for name in names or JOBS}
+    if "flow" in jobs and not importlib.util.find_spec("cv2"):
+        print("flow: skipped, since it needs OpenCV")
+        del jobs["flow"]
+    return jobs
 
 
 def write_inputs(folder):

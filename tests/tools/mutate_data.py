@@ -25,13 +25,13 @@ def mutate_json(data, rng):
         return mutate.damage(data, rng)
     try:
         tree = json.loads(data)
-    except (ValueError, RecursionError):
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            tree = mutate_tree(tree, rng)
+        if rng.random() < 0.01:
+            return b"[" * 200_000
+        return json.dumps(tree, ensure_ascii=rng.random() < 0.5).encode(errors="surrogatepass")
+    except (ValueError, RecursionError):  # it was damaged, or nested too deep, before
         return mutate.damage(data, rng)
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        tree = mutate_tree(tree, rng)
-    if rng.random() < 0.01:
-        return b"[" * 200_000
-    return json.dumps(tree, ensure_ascii=rng.random() < 0.5).encode(errors="surrogatepass")
 
 
 def mutate_lines(data, rng):

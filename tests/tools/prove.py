@@ -30,8 +30,9 @@ def mutate(args):
 
 def kill(args):
     import kills
+    import material
 
-    check_kinds(args.kinds, kills.JOBS)
+    check_kinds(args.kinds, material.JOBS)
     return kills.kills(args)
 
 

@@ -340,3 +340,13 @@ def test_targets_of_concepts(own):
     for layers in (["fc"], ["avgpool"], ["inception4c:3"], ["inception4c=2"]):
         with pytest.raises(UsageError, match="--layers"):
             parse_targets(own, layers, concepts=["."])
+
+
+def test_a_background_that_cannot_be_kept_is_said_once_and_used(own, photographs, monkeypatch, capsys):
+    def refused(path):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(background, "atomic_write", refused)
+    assert LAYER in background.find_backgrounds(own, [LAYER], photographs)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "not kept" in line]
+    assert line.endswith(f"{background.kept_path(own)}: Read-only file system")

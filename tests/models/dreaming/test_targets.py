@@ -4,7 +4,7 @@ from models.dreaming.targets import Target, parse_targets
 
 import pytest
 
-from dataset.cli import UsageError
+from dataset.cli import UsageError, UserError
 
 
 def test_targets(net):
@@ -31,3 +31,10 @@ def test_classes_by_name_and_number(net):
 def test_the_weights_name_their_layer(net, monkeypatch):
     monkeypatch.setattr(net.metadata, "layer", "inception3b")
     assert parse_targets(net) == [Target("inception3b")]
+
+
+def test_weights_that_name_a_layer_they_do_not_have_are_told(net, monkeypatch):
+    for layer in ("/etc/passwd", "conv1:999", "conv1=x"):
+        monkeypatch.setattr(net, "metadata", net.metadata.replace(layer=layer))
+        with pytest.raises(UserError, match=f"^{net.path}: .*; --layers names another$"):
+            parse_targets(net)
