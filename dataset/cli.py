@@ -5,11 +5,14 @@ Nothing heavy is imported here, so that `--help` answers at once.
 
 import argparse
 import codecs
+import contextlib
 import difflib
 import os
 import signal
 import sys
 from pathlib import Path
+
+from dataset import startup
 
 
 class UserError(Exception):
@@ -36,6 +39,10 @@ class Parser(argparse.ArgumentParser):
     def format_help(self):
         examples = ["", "examples:", *(f"  {example}" for example in self.examples)] if self.examples else []
         return super().format_help() + "".join(f"{line}\n" for line in examples)
+
+    def _print_message(self, message, file=None):
+        """Print help as anything else: argparse's own keeps a full disk to itself."""
+        print(message, end="", file=file or sys.stderr)
 
     def error(self, message):
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -125,18 +132,18 @@ def run(main):
         raise SystemExit(128 + signum)
 
     signal.signal(signal.SIGTERM, terminated)
+    startup.raise_once()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="escape-names")
     try:
-        status = main() or 0
+        status = call(main)
         sys.stdout.flush()
     except UserError as error:
         status = print_error(script, error, error.status)
     except KeyboardInterrupt:
         status = print_error(script, "interrupted", 130, kind="")
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except (OSError, MemoryError) as error:
         status = print_error(script, error_text(error), 1)
@@ -144,7 +151,27 @@ def run(main):
         if not is_memory_error(error):
             raise
         status = print_error(script, error_text(error), 1)
+    startup.ignore()
+    discard_output()
     sys.exit(status)
+
+
+def call(main):
+    """Return the exit status of main(), which --help and signals end by a SystemExit."""
+    try:
+        return main() or 0
+    except SystemExit as ended:
+        if not isinstance(ended.code, (int, type(None))):
+            raise
+        return ended.code or 0
+
+
+def discard_output():
+    """Give up what stdout does not take, of which Python would complain as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def error_text(error, path=None):
@@ -187,7 +214,20 @@ def print_error(script, message, status, kind="error: "):
 def log(message, quiet=False):
     """One line on stderr that is no error."""
     if not quiet:
-        print(message, file=sys.stderr)
+        with above_bars():
+            print(message, file=sys.stderr)
+
+
+def print_result(line):
+    """Print a line on stdout, at once, above the progress bars that are shown meanwhile."""
+    with above_bars():
+        print(line, flush=True)
+
+
+def above_bars():
+    """Take the bars off the terminal for as long as the block prints."""
+    tqdm = sys.modules.get("tqdm")
+    return tqdm.tqdm.external_write_mode() if tqdm else contextlib.nullcontext()
 
 
 def progress(total=None, quiet=False, **options):
