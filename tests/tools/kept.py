@@ -10,6 +10,8 @@ import numpy as np
 from material import lasting
 from PIL import Image, ImageSequence
 
+from dataset.folder import composed
+
 DRAWN = {"confusion.png", "survey.png", "out_cm.png"}  # show names
 LEARNT = {"log.csv", "curves.png"}
 UNLIKE = {"source"}  # arrays that tell of files
@@ -33,7 +35,8 @@ def essences(folder, prefix="", learnt=False):
 
 
 def without(text, prefix):
-    return text.replace(prefix, "") if prefix else text
+    """Return a text without a prefix, which in names of classes is composed, as Unicode has it."""
+    return text.replace(prefix, "").replace(composed(prefix), "") if prefix else text
 
 
 def essence(path, name, prefix, learnt):
