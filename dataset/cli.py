@@ -40,6 +40,11 @@ class Parser(argparse.ArgumentParser):
         examples = ["", "examples:", *(f"  {example}" for example in self.examples)] if self.examples else []
         return super().format_help() + "".join(f"{line}\n" for line in examples)
 
+    def _get_values(self, action, arg_strings):
+        if action.option_strings and "--" in arg_strings:  # of which argparse would make an empty list
+            self.error(f"argument {'/'.join(action.option_strings)}: expected a value, not --")
+        return super()._get_values(action, arg_strings)
+
     def _print_message(self, message, file=None):
         """Print help as anything else: argparse's own keeps a full disk to itself."""
         print(message, end="", file=file or sys.stderr)
@@ -78,11 +83,16 @@ class HelpFormatter(argparse.HelpFormatter):
         return super()._format_args(action, default_metavar)
 
 
+LARGEST = 2**31 - 1  # of whole numbers without a bound of their own: what arithmetic in C takes
+
+
 def whole_number(least, most=float("inf")):
     """A type for argparse."""
 
     def parse(text):
         value = int(text)
+        if least <= value <= most and value > LARGEST and most == float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is too large a number")
         if not least <= value <= most:
             raise ValueError
         return value
@@ -104,6 +114,9 @@ def number(above=None, least=None, most=float("inf"), below=float("inf")):
     high = {most: f" and at most {most}", below: f" and below {below}"}
     parse.__name__ = f"number {low}" + high[min(high)] * (min(high) < float("inf"))
     return parse
+
+
+seed_number = whole_number(0, 2**64 - 1)  # a type for argparse
 
 
 def npz_path(text):
