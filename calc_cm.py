@@ -26,7 +26,7 @@ from models.color_statistics import combine, read_moments
 import numpy as np
 
 from dataset import cli, plots
-from dataset.cli import Parser, UserError, log, npz_path, progress, whole_number
+from dataset.cli import Parser, UserError, log, npz_path, progress, seed_number, whole_number
 from dataset.color import normalize_matrix
 from dataset.files import atomic_write
 from dataset.folder import find_images
@@ -79,7 +79,7 @@ def build_parser():
     kind.add_argument("--pooled", action="store_true", help="covariance of all pixels about the common mean")
     parser.add_argument("--sample", type=whole_number(1), metavar="N", help="take N pictures at random instead of all")
     parser.add_argument(
-        "--seed", type=whole_number(0), default=0, metavar="N", help="seed of the random choice of --sample"
+        "--seed", type=seed_number, default=0, metavar="N", help="seed of the random choice of --sample"
     )
     parser.add_argument(
         "--plot",

@@ -56,7 +56,7 @@ from models.network import Network
 import mlx.core as mx
 import numpy as np
 
-from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, progress, run
+from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, print_result, progress, run
 from dataset.color import LUMA
 from dataset.decoding import is_animation
 from dataset.files import disk_error, same_file, shorten
@@ -373,7 +373,7 @@ def dream_on(net, args, options, path, output):
             dreamed = deepdream(net, image, **options, callback=after_step)
     recipe = make_recipe(net, name, recipe_options(net, args), options["layers"])
     write_image(output, dreamed, alpha, **save_options(output, recipe))
-    print(output, flush=True)
+    print_result(output)
 
 
 def survey_image(net, args, options, path, output):

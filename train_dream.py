@@ -39,7 +39,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from dataset import ImageFolder, Loader, cli, plots, read_folder
-from dataset.cli import UsageError, UserError, log, progress
+from dataset.cli import UsageError, UserError, log, print_result, progress
 from dataset.files import atomic_write
 from dataset.images import read_image, resize_image, write_image
 from dataset.workers import cores
@@ -272,7 +272,7 @@ def finish_epoch(run, scores):
         run.state.best = row["epoch"]
     if not run.first:
         return
-    print(epoch_line(row, args.epochs), flush=True)
+    print_result(epoch_line(row, args.epochs))
     best = run.state.best == row["epoch"]
     concepts, backgrounds = stored_concepts(run, best or args.preview)
     if best:

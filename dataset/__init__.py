@@ -24,6 +24,8 @@ batches, workers.py runs the processes, and prepare.py is the script that cleans
 folders of pictures may lie in here, too.
 """
 
+from dataset import startup  # noqa: F401, I001  (before the imports below, in the midst of which Ctrl-C may come)
+
 from dataset.augment import Augmentation, center_crop
 from dataset.folder import ImageFolder, find_images, read_folder
 from dataset.loader import Loader

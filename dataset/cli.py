@@ -5,12 +5,15 @@ Nothing heavy is imported here, so that `--help` answers at once.
 
 import argparse
 import codecs
+import contextlib
 import difflib
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
+
+from dataset import startup
 
 ENDING = threading.Event()  # set when a signal has told this process to end
 
@@ -39,6 +42,15 @@ class Parser(argparse.ArgumentParser):
     def format_help(self):
         examples = ["", "examples:", *(f"  {example}" for example in self.examples)] if self.examples else []
         return super().format_help() + "".join(f"{line}\n" for line in examples)
+
+    def _get_values(self, action, arg_strings):
+        if action.option_strings and "--" in arg_strings:  # of which argparse would make an empty list
+            self.error(f"argument {'/'.join(action.option_strings)}: expected a value, not --")
+        return super()._get_values(action, arg_strings)
+
+    def _print_message(self, message, file=None):
+        """Print help as anything else: argparse's own keeps a full disk to itself."""
+        print(message, end="", file=file or sys.stderr)
 
     def error(self, message):
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -74,11 +86,16 @@ class HelpFormatter(argparse.HelpFormatter):
         return super()._format_args(action, default_metavar)
 
 
+LARGEST = 2**31 - 1  # of whole numbers without a bound of their own: what arithmetic in C takes
+
+
 def whole_number(least, most=float("inf")):
     """A type for argparse."""
 
     def parse(text):
         value = int(text)
+        if least <= value <= most and value > LARGEST and most == float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is too large a number")
         if not least <= value <= most:
             raise ValueError
         return value
@@ -100,6 +117,9 @@ def number(above=None, least=None, most=float("inf"), below=float("inf")):
     high = {most: f" and at most {most}", below: f" and below {below}"}
     parse.__name__ = f"number {low}" + high[min(high)] * (min(high) < float("inf"))
     return parse
+
+
+seed_number = whole_number(0, 2**64 - 1)  # a type for argparse
 
 
 def npz_path(text):
@@ -129,18 +149,18 @@ def run(main):
         raise SystemExit(128 + signum)
 
     signal.signal(signal.SIGTERM, terminated)
+    startup.raise_once()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="escape-names")
     try:
-        status = main() or 0
+        status = call(main)
         sys.stdout.flush()
     except UserError as error:
         status = print_error(script, error, error.status)
     except KeyboardInterrupt:
         status = print_error(script, "interrupted", 130, kind="")
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except (OSError, MemoryError) as error:
         status = print_error(script, error_text(error), 1)
@@ -148,7 +168,27 @@ def run(main):
         if not is_memory_error(error):
             raise
         status = print_error(script, error_text(error), 1)
+    startup.ignore()
+    discard_output()
     sys.exit(status)
+
+
+def call(main):
+    """Return the exit status of main(), which --help and signals end by a SystemExit."""
+    try:
+        return main() or 0
+    except SystemExit as ended:
+        if not isinstance(ended.code, (int, type(None))):
+            raise
+        return ended.code or 0
+
+
+def discard_output():
+    """Give up what stdout does not take, of which Python would complain as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def error_text(error, path=None):
@@ -191,7 +231,20 @@ def print_error(script, message, status, kind="error: "):
 def log(message, quiet=False):
     """One line on stderr that is no error."""
     if not quiet:
-        print(message, file=sys.stderr)
+        with above_bars():
+            print(message, file=sys.stderr)
+
+
+def print_result(line):
+    """Print a line on stdout, at once, above the progress bars that are shown meanwhile."""
+    with above_bars():
+        print(line, flush=True)
+
+
+def above_bars():
+    """Take the bars off the terminal for as long as the block prints."""
+    tqdm = sys.modules.get("tqdm")
+    return tqdm.tqdm.external_write_mode() if tqdm else contextlib.nullcontext()
 
 
 def progress(total=None, quiet=False, **options):

@@ -14,7 +14,7 @@ from fractions import Fraction
 from dataset.cli import UserError
 from dataset.filetypes import identify
 
-MAX_PIXELS = 160_000_000  # of a frame: 2 GB as floats; larger ones are not decoded
+MAX_PIXELS = 120_000_000  # of a frame: 2 GB as it is decoded, as RGB and as floats; larger ones are not decoded
 RETRIES = 20  # of the demuxer, one after another without a packet, before a damaged file counts as over
 JUMPING, ATTACHED_PICTURE, TIMED_THUMBNAILS = 0x200, 0x400, 0x800  # FFmpeg's flags of formats and of streams
 BACK = Fraction(1, 10)  # seconds by which a clock may go back without having jumped

@@ -1,6 +1,7 @@
 """From what a decoder gives to one kind of image: upright, sRGB, 8 bits or floating-point grey, alpha apart."""
 
 import math
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,12 @@ from PIL.Image import Transpose
 from dataset.colorspace import grey_to_srgb, to_srgb
 from dataset.opening import ImageError, opened
 
-MEMORY_LIMIT = 2_000_000_000  # bytes; what takes more decoded is not unpacked, in any script
-BYTES_PER_PIXEL = 4  # of Pillow's color images
+MEMORY_LIMIT = 2_000_000_000  # bytes; what takes more while it is decoded is not unpacked, in any script
+# measured, at most, of large images that are reduced in bands: 4.8 of a PNG or BMP, 6.3 of a progressive JPEG
+BYTES_PER_PIXEL = 6
+MORE_BYTES = {"AVIF": 12, "HEIF": 12, "WEBP": 8}  # 10.2, and 7.5 with alpha by FFmpeg
+MOVING_BYTES = 32  # of Pillow's decoders of animations
+PILLOW_WEBP_BYTES = 22  # of Pillow's for WebP, for it is ready for animations
 LARGE = 16_000_000  # pixels; larger images are reduced while they are decoded, where they are going to be shrunk
 BAND = 1 << 22  # pixels of a large image that are converted at a time
 
@@ -54,12 +59,13 @@ def decode(path, target=None, max_pixels=None):
         size = upright_size(image)
         check_pixels(path, size, max_pixels)
         factor = start_reduced(image, size, target) if target and math.prod(size) > LARGE else 1
-        check_memory(path, image, size)
+        check_memory(path, image, size, MOVING_BYTES if image.format == "WEBP" and is_animated(image) else None)
         rawmode = image.tile[0].args if image.tile else None
         low_bytes = read_low_bytes(path) if rawmode == "RGB;16B" and "transparency" in image.info else None
         orientation = read_orientation(image)
-        if image.format == "WEBP" and factor > 1 and (reduced := read_reduced_webp(path, image, factor)):
-            image, factor = reduced, 1
+        if image.format == "WEBP" and (factor > 1 or math.prod(image.size) * PILLOW_WEBP_BYTES > MEMORY_LIMIT):
+            reduced = read_reduced_webp(path, image, factor)
+            image, factor = (reduced, 1) if reduced else (image, factor)
         image.load()
         orientation = {"TIFF": 1, "PNG": read_orientation(image)}.get(image.format, orientation)
         color, alpha = convert(image, rawmode, low_bytes, factor)
@@ -73,7 +79,7 @@ def decode(path, target=None, max_pixels=None):
 def decode_frames(path):
     """Yield (Decoded, milliseconds that it is shown) of each frame of an animation. Raises ImageError."""
     with opened(path) as image:
-        check_memory(path, image, image.size)
+        check_memory(path, image, image.size, MOVING_BYTES)
         first = 1 if image.info.get("default_image") else 0  # of an APNG: what is shown where nothing moves
         for n in range(first, image.n_frames):
             image.seek(n)
@@ -146,21 +152,23 @@ def check_pixels(path, size, max_pixels):
         raise ImageError(path, "too large", message)
 
 
-def check_memory(path, image, size):
-    """Raise ImageError where decoding takes more than MEMORY_LIMIT."""
+def check_memory(path, image, size, each=None):
+    """Raise ImageError where decoding takes more than MEMORY_LIMIT; each: bytes a pixel, if not those of the format."""
     # a progressive JPEG is kept whole until its last pixel, however small it is drafted
     decoded = size if image.info.get("progressive") else image.size
-    needed = math.prod(decoded) * BYTES_PER_PIXEL
-    if needed > MEMORY_LIMIT:
-        message = f"{size[0]} x {size[1]} pixels would take {needed / 1e9:.1f} GB, and no more than "
-        message += f"{MEMORY_LIMIT / 1e9:.0f} GB are unpacked: shrink it with another program first"
+    each = each or MORE_BYTES.get(image.format, BYTES_PER_PIXEL)
+    if image.format == "TIFF" and image.info.get("compression", "raw") != "raw":  # libtiff maps the file
+        each += os.path.getsize(path) / max(1, math.prod(decoded))
+    if math.prod(decoded) * each > MEMORY_LIMIT:
+        message = f"{size[0]} x {size[1]} are too many pixels: of such a picture at most "
+        message += f"{MEMORY_LIMIT / each / 1e6:.0f} megapixels are read; shrink it with another program first"
         raise ImageError(path, "too large", message)
 
 
 def read_reduced_webp(path, image, factor):
     """Return a large WebP reduced by FFmpeg, or None where that does not read it.
 
-    Pillow's decoder takes 16 bytes a pixel, for it is ready for animations.
+    Raises ImageError where Pillow's decoder would take too much, too.
     """
     import av  # 0.1 s
 
@@ -171,6 +179,7 @@ def read_reduced_webp(path, image, factor):
             size = [-(-side // factor) for side in image.size]
             reduced = frame.reformat(*size, kind, interpolation="AREA").to_ndarray()
     except Exception:  # an animation, say
+        check_memory(path, image, image.size, PILLOW_WEBP_BYTES)
         return None
     return keep_info(Image.fromarray(reduced), image)
 

@@ -110,8 +110,9 @@ def check_place(path):
 
 
 def disk_error(error):
-    """Return whether an OSError is about the whole disk, so that no other file can be written either."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
+    """Return whether an OSError is about the whole disk, so that no other file can be written either; or about stdout,
+    whose reader has gone."""
+    return error.errno in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
 def shorten(stem, end):
@@ -128,6 +129,11 @@ def shorten(stem, end):
     while kept and "\udc80" <= kept[-1] <= "\udcff":  # half a character
         kept = kept[:-1]
     return kept + mark + end
+
+
+def file_name(text):
+    """Return a text as the name of a file, as it reads in a locale that knows all letters."""
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
 def file_digest(path, digest):

@@ -84,7 +84,9 @@ def draw_validation(entries, fraction, seed):
     drawn = set()
     for name, paths in classes.items():
         count = min(max(round(fraction * len(paths)), 1), len(paths) - 1) if fraction > 0 else 0
-        order = np.random.default_rng((seed, zlib.crc32(os.fsencode(name)))).permutation(len(paths))
+        order = np.random.default_rng((seed, zlib.crc32(name.encode("utf-8", "surrogateescape")))).permutation(
+            len(paths)
+        )
         drawn.update(paths[i] for i in order[:count])
     return drawn
 
@@ -109,8 +111,9 @@ def check_spelling(entries):
 def composed(name):
     """Return a name as Unicode composes it: a Mac's copy of a folder may decompose its accents.
 
-    Of a name that is no UTF-8, the bytes that are not are taken for Latin-1.
+    Of a name that is no UTF-8, the bytes that are not are taken for Latin-1. The locale does not matter.
     """
+    name = os.fsencode(name).decode("utf-8", "surrogateescape")
     known = "".join(chr(ord(char) - 0xDC00) if "\udc80" <= char <= "\udcff" else char for char in name)
     return unicodedata.normalize("NFC", known)
 

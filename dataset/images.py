@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dataset.cli import UserError
-from dataset.decoding import check_memory, decode
+from dataset.decoding import decode
 from dataset.files import atomic_write, check_place
 from dataset.opening import ImageError, image_errors, opened
 
@@ -26,7 +26,7 @@ SUFFIXES = {
 WRITABLE = {".png", ".jpg", ".jpeg", ".webp"}
 BACKGROUND = 255  # white, where what is transparent has to be shown
 GAP = 3  # a large image is reduced to not less than so many times what it is resized to
-ENOUGH = 128_000_000  # pixels: where nobody asked for all of a larger image, it is halved until it has fewer
+ENOUGH = 90_000_000  # pixels, up to 21 bytes each: where nobody asked for all of a larger image, it is halved
 
 
 # --- Reading ---
@@ -208,6 +208,7 @@ def to_uint8(image):
 # The text that a picture carries: PNG text, or the EXIF comment of a JPEG or WebP
 
 TEXT_KEY = "DeepDream-MLX"
+MAX_TEXT = 1 << 20  # bytes
 EXIF_IFD, USER_COMMENT, ASCII = 0x8769, 0x9286, b"ASCII\0\0\0"
 
 
@@ -223,12 +224,37 @@ def text_options(path, text):
 
 
 def read_text(path):
-    """Return the text in an image, "" where there is none. Raises ImageError where it is no image."""
+    """Return the text in an image, "" where there is none. Raises ImageError where it is no image.
+
+    No pixel is decoded for it: Pillow's `text` and getexif() of a PNG would look for what stands behind them.
+    """
     with opened(path) as image:
-        check_memory(path, image, image.size)
-        text = getattr(image, "text", {}).get(TEXT_KEY)
-        if text is None:
+        text = ""
+        if image.format == "PNG":
+            text = image.info.get(TEXT_KEY)
+            text = text if isinstance(text, str) else text_behind_pixels(path)
+        if not text and (image.format != "PNG" or "exif" in image.info):
             comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
             comment = comment.encode("latin-1", "replace") if isinstance(comment, str) else bytes(comment)
             text = comment.removeprefix(ASCII).decode("ascii", "replace")
     return text
+
+
+def text_behind_pixels(path):
+    """Return the text of a PNG from its last chunks, where other programs may have put it. Source: PNG, 11.3.3."""
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = int.from_bytes(head[:4], "big"), head[4:]
+            if kind not in (b"tEXt", b"iTXt") or length > MAX_TEXT:
+                file.seek(length + 4, os.SEEK_CUR)
+                continue
+            name, _, rest = file.read(length).partition(b"\0")
+            file.seek(4, os.SEEK_CUR)
+            if name != TEXT_KEY.encode():
+                continue
+            if kind == b"tEXt":
+                return rest.decode("latin-1")
+            if rest[:1] == b"\0":  # iTXt that is not compressed: two numbers, the language, the translated name
+                return rest[2:].split(b"\0", 2)[-1].decode("utf-8", "replace")
+    return ""

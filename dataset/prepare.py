@@ -25,6 +25,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from dataset import startup  # noqa: F401, I001  (Ctrl-C from here on says one line)
+
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -32,7 +34,7 @@ from dataset import plots
 from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, progress, run, whole_number
 from dataset.decoding import BYTES_PER_PIXEL, MEMORY_LIMIT
 from dataset.duplicates import ImageInfo, describe, find_duplicates
-from dataset.files import atomic_write, disk_error, shorten
+from dataset.files import atomic_write, disk_error, file_name, shorten
 from dataset.folder import check_spelling, composed, is_image, list_tree
 from dataset.images import SUFFIXES, ImageError, read_rgb, write_image
 from dataset.scan_cache import ScanCache
@@ -174,7 +176,7 @@ def target_of(entry, taken):
     """train/ants/sub/a.png -> train/ants/sub-a.jpg, numbered where that name is taken."""
     parts = entry.path.split("/")
     stem = "-".join(parts[2 if entry.split else 1 :]).rsplit(".", 1)[0].lstrip(".")
-    folder = "/".join(part for part in (entry.split, entry.class_name) if part)
+    folder = "/".join(part for part in (entry.split, file_name(entry.class_name)) if part)
     number, target = 1, f"{folder}/{shorten(stem, '.jpg')}"
     while composed(target).casefold() in taken:
         number += 1

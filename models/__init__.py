@@ -7,6 +7,10 @@ acts = net.activations(images, ["inception4c", "fc"])   # (N, H, W, 3) float32 R
 
 from .kernels import blas
 
+blas.set_variables()  # before anything loads a BLAS
+
+from dataset import startup  # noqa: E402, F401  (Ctrl-C from here on says one line)
+
 blas.load()  # before anything imports mlx.core
 
 import functools  # noqa: E402

@@ -102,6 +102,14 @@ def test_a_saved_concept_dreams_the_same(quick, own, slugs, photographs, capsys)
             dreamed(*quick, *words)
 
 
+def test_a_concept_of_any_name_is_saved(own, slugs, photographs):
+    """Bytes that are no UTF-8, or letters that the locale does not know, in its folder's name."""
+    folder = slugs.rename(slugs.with_name("\udcff\udc80 slugs"))
+    concept = concepts.make_concepts(own, folder, [LAYER], photographs)[0]
+    concepts.write_concept(folder / "c.npz", concept)
+    assert concepts.read_concept(folder / "c.npz").name == concept.name
+
+
 def test_a_concept_takes_the_place_of_other_targets(quick, own, slugs, photographs):
     words = ["--concept", slugs, "--background", photographs]
     dreamed(*quick, "--preset", "painterly", output="look.png")

@@ -94,3 +94,10 @@ sys.exit(prove.main(["mutations", "bad", "--count", "110", "--jobs", "1"]))
     assert "58 mutated bad: 58 an image" in done.stdout and "3 failures" in done.stdout
     for words in ("not told", "libnoise", "bad 50 to 99: the process died"):
         assert words in done.stdout
+
+
+def test_runs_in_odd_places_end_as_in_usual_ones():
+    kinds = ("sealed-home", "narrow", "no-terminal", "c-locale", "names", "interrupt", "closed-stdout", "two-at-once")
+    done = prove("places", *kinds, "clock", "--count", "9", "--seed", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "9 runs in odd places as in usual ones, 0 failures" in done.stdout

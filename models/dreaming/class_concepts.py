@@ -20,7 +20,7 @@ EXTRA = "concepts"
 def pack_concepts(concepts, classes):
     """Return the extra entries for weights_file.write() that hold {class: Concept} of some of the classes."""
     stored = [to_json(concepts[name]) if name in concepts else None for name in classes]
-    return {EXTRA: np.frombuffer(json.dumps(stored, ensure_ascii=False).encode(), np.uint8)}
+    return {EXTRA: np.frombuffer(json.dumps(stored, ensure_ascii=False).encode(errors="backslashreplace"), np.uint8)}
 
 
 def class_concepts(net):

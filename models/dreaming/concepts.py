@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.cli import UsageError, UserError, log
+from dataset.cli import UsageError, UserError, log, print_result
 from dataset.files import atomic_write
 from dataset.npz import archive, npy_entries
 
@@ -244,12 +244,12 @@ def save_concept(path, concepts):
     if len(concepts) > 1:
         raise UsageError(f"--save-concept saves one concept at one layer; these are {len(concepts)}")
     write_concept(path, concepts[0])
-    print(path, flush=True)
+    print_result(path)
 
 
 def write_concept(path, concept):
     """Write a concept to an .npz of a few kilobytes, whole or not at all."""
-    text = json.dumps(saved_fields(concept), ensure_ascii=False).encode()
+    text = json.dumps(saved_fields(concept), ensure_ascii=False).encode(errors="backslashreplace")
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, direction=concept.direction, **{ENTRY: np.frombuffer(text, np.uint8)})
 

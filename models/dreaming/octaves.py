@@ -8,11 +8,11 @@ def octave_sizes(net, shape, targets, octaves, octave_scale):
 
     shape: the image's, of which the first two numbers count. Raises UserError where even that size is too small.
     """
-    sizes = [tuple(shape[:2])]
-    for _ in range(octaves - 1):
-        sizes.append(tuple(round(side / octave_scale) for side in sizes[-1]))
+    size, fitting = tuple(shape[:2]), []
     names = [target.layer for target in targets]
-    fitting = [size for size in sizes if min(size) > 0 and net.accepts_size(*size, names)]
+    while len(fitting) < octaves and min(size) > 0 and net.accepts_size(*size, names):
+        fitting.append(size)
+        size = tuple(round(side / octave_scale) for side in size)
     if not fitting:
         raise UserError(f"{shape[1]} x {shape[0]} pixels are too few for {', '.join(names)}: take a larger picture")
     return fitting

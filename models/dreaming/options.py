@@ -7,7 +7,7 @@ of its name, and recipes, --like and half-finished videos keep its value.
 import argparse
 from pathlib import Path
 
-from dataset.cli import Parser, UsageError, number, picture_size, whole_number
+from dataset.cli import Parser, UsageError, number, picture_size, seed_number, whole_number
 from dataset.color import LUMA, load_matrix
 from dataset.images import read_image
 
@@ -63,7 +63,7 @@ ORDER = (
 def add_size_options(group):
     """Add --width and --max-size, see dataset.images.resize_to()."""
     add = group.add_argument
-    add("--width", type=whole_number(1), metavar="N", help="resize to this width first, in pixels")
+    add("--width", type=whole_number(1, 30000), metavar="N", help="resize to this width first, in pixels")
     longest = "shrink to at most this longer side first, in pixels"
     add("--max-size", type=whole_number(1), metavar="N", help=longest)
 
@@ -213,7 +213,7 @@ def add_ascent_options(parser):
     )
     add(
         "--seed",
-        type=whole_number(0),
+        type=seed_number,
         default=0,
         metavar="N",
         help="seed of the random draws",
@@ -224,7 +224,7 @@ def add_gradient_options(parser):
     add = parser.add_argument_group("shaping the gradient").add_argument
     add(
         "--lapnorm",
-        type=whole_number(0),
+        type=whole_number(0, 16),
         default=0,
         metavar="LEVELS",
         help="make coarse shapes as strong as fine ones, by a Laplacian pyramid of so many levels; usually 4 "
@@ -232,7 +232,7 @@ def add_gradient_options(parser):
     )
     add(
         "--smooth",
-        type=number(least=0),
+        type=number(least=0, most=100),
         default=0.0,
         metavar="SIGMA",
         help="blur the gradient by so many pixels, more at every step; usually 0.5 (default: %(default)s, off)",

@@ -6,7 +6,7 @@ import json
 
 import models
 
-from dataset.cli import UsageError, UserError, log, progress
+from dataset.cli import UsageError, UserError, log, print_result, progress
 from dataset.images import resize_to, write_image
 from dataset.plots import contact_sheets
 
@@ -48,11 +48,11 @@ def survey(dream, net, args, options, image, path, output):
             words = recipe_arguments({name: getattr(chosen, name) for name in OPTIONS})
             line = command("dream.py", [path] if path else [], words)
             place.add(label, line, dreamed)
-            print(line, flush=True)
+            print_result(line)
         place.finished = True
     finally:  # of an interrupted survey, too
         for file in place.write():
-            print(file, flush=True)
+            print_result(file)
 
 
 def survey_key(net, args, image):

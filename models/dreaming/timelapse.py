@@ -2,6 +2,7 @@
 
 import contextlib
 
+from dataset.cli import print_result
 from dataset.files import shorten
 from dataset.images import write_animation, write_image
 
@@ -31,4 +32,4 @@ def timelapse(image, output, every, how):
         if len(frames) > 1:
             path = output.with_name(shorten(output.stem, f"_growth.{how}"))
             write_animation(path, frames)
-            print(path, flush=True)
+            print_result(path)

@@ -31,14 +31,24 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 found = None  # the library that load() put under MLX
 
 
-def load():
-    """Put a fast BLAS under MLX; to be called before the first `import mlx.core`. Sets and returns `found`."""
-    global found
-    if found is None and sys.platform == "linux" and os.environ.get("DEEPDREAM_BLAS") != "off":
+def wanted():
+    return sys.platform == "linux" and os.environ.get("DEEPDREAM_BLAS") != "off"
+
+
+def set_variables():
+    """Set the variables that libraries read while they are loaded."""
+    if wanted():
         # MLX's own thread needs the processor as soon as a product is done: 2^16 cycles of waiting are enough
         os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
         # the bands (bands.py) are laid out side by side; at MLX's own width of 20, one would wait for the other
         os.environ.setdefault("MLX_BFS_MAX_WIDTH", "1000")
+
+
+def load():
+    """Put a fast BLAS under MLX; to be called before the first `import mlx.core`. Sets and returns `found`."""
+    global found
+    if found is None and wanted():
+        set_variables()
         found = from_scipy() or from_system()
         share_cores(bands())
         keep_memory()

@@ -7,7 +7,7 @@ from pathlib import Path
 import models
 
 from dataset import Augmentation
-from dataset.cli import Parser, UsageError, npz_path, number, whole_number
+from dataset.cli import Parser, UsageError, npz_path, number, seed_number, whole_number
 from dataset.features import flips_only
 
 from .checkpoints import damaged, read_settings
@@ -200,7 +200,7 @@ def add_regularization(add):
         metavar="HOW",
         help="running: normalize by the base's statistics, which stay; batch: by each batch's, and learn new ones",
     )
-    add("--seed", type=whole_number(0), metavar="N", help="seed of the random draws (default: 0)")
+    add("--seed", type=seed_number, metavar="N", help="seed of the random draws (default: 0)")
 
 
 def add_pictures(add):

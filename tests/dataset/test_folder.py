@@ -1,11 +1,13 @@
 """dataset/folder.py: classes and images are found, nested, linked and split, and nothing else."""
 
 import os
+import subprocess
 import sys
 import unicodedata
 
 import numpy as np
 import pytest
+from conftest import ROOT, run, write_photo
 from PIL import Image
 
 from dataset import find_images, read_folder
@@ -132,3 +134,26 @@ def test_names_that_are_no_utf8_are_names_like_others(tmp_path):
     train, val = read_folder(tmp_path, val=0.3)
     assert train.classes == ("caf\u00e9",) and train.counts.tolist() == [2] and len(val) == 1
     assert all(os.path.exists(path) for path in train.paths)
+
+
+def test_names_read_alike_in_every_locale(tmp_path):
+    """Where the locale is plain ASCII, too: classes, what is held out, and the folders that prepare.py makes."""
+    for seed, name in enumerate(("bl\u00e5b\u00e6r", "\U0001f40c", "ants")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(6):
+            write_photo(tmp_path / "set" / name / f"{i}.png", seed=10 * seed + i)
+    code = """
+import sys
+from dataset import read_folder
+train, val = read_folder(sys.argv[1], val=0.3)
+print(ascii(train.classes), [path.split("/")[-1] for path in val.paths])
+"""
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", code, str(tmp_path / "set")]
+    said = [subprocess.check_output(command, cwd=ROOT, env=env) for env in ({**os.environ, "PYTHONUTF8": "1"}, plain)]
+    assert said[0] == said[1] and rb"\U0001f40c" in said[0]
+    done = run("dataset/prepare.py", "set", "-o", "out", "--min-size", "32", cwd=tmp_path, env=plain)
+    assert done.status == 0, done.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == sorted(
+        os.listdir(tmp_path / "set")
+    )
