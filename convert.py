@@ -16,7 +16,7 @@ import numpy as np
 
 from dataset import cli
 from dataset.cli import UsageError, UserError
-from dataset.files import sha256
+from dataset.files import check_no_pipe, sha256
 from dataset.npz import is_npz
 
 TO_CONVERT = Path(__file__).parent / "toConvert"
@@ -168,6 +168,7 @@ def pixel_statistics(mean, std, order=None):
 
 def read_classes(path):
     """Read the names of classes from a text file: one a line, in the order of the classifier."""
+    check_no_pipe(path)
     try:
         names = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dataset.cli import UsageError, suggest
+from dataset.files import check_no_pipe
 from dataset.images import to_uint8
 
 PAIRS = ("pan", "center")  # of two numbers
@@ -132,6 +133,7 @@ def blend_concepts(a, b, t):
 
 def read_schedule(path):
     """Read a schedule for plan_zoom() from a JSON file. Raises UsageError, which says what is wrong with it."""
+    check_no_pipe(path)
     try:
         entries = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:

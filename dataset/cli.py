@@ -196,7 +196,7 @@ def error_text(error, path=None):
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
-        path = error.filename or path
+        path = error.filename2 or error.filename or path  # the second: what was to be replaced
         text = error.strerror or str(error)
     else:
         text = (

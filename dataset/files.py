@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 from dataset.cli import UserError
@@ -93,6 +94,14 @@ def is_open_file(handle, path):
         return os.path.samestat(os.fstat(handle), os.lstat(path))
     except FileNotFoundError:
         return False
+
+
+def check_no_pipe(path):
+    """Raise UserError where a path leads to a pipe or a socket: reading would wait for ever, and cannot go back."""
+    with contextlib.suppress(OSError):  # whoever opens it tells
+        mode = os.stat(path).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            raise UserError(f"{os.fsdecode(path)}: is a pipe, not a file: save what comes out of it first")
 
 
 def check_place(path):

@@ -2,6 +2,8 @@
 
 import struct
 
+from dataset.files import check_no_pipe
+
 LENGTH = 4096  # bytes that are looked at
 
 MAGIC = (
@@ -66,6 +68,7 @@ def identify(path):
     The name of an image is its format, as Pillow names it; others have names for a message, with their article.
     Raises OSError where the file cannot be read.
     """
+    check_no_pipe(path)
     with open(path, "rb") as file:
         return identify_bytes(file.read(LENGTH))
 

@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 
 from dataset.cli import UserError
+from dataset.files import check_no_pipe
 
 INFLATION = 64  # how many times its size a file may grow when it is unpacked; trained weights hardly shrink at all
 HEADER = re.compile(
@@ -32,6 +33,7 @@ def npy_entries(path, wanted=lambda name: True):
 
 def is_npz(path):
     """Say whether a file is a zip archive of arrays: a weights file of ours, or a published one."""
+    check_no_pipe(path)
     try:
         with zipfile.ZipFile(path) as file:
             return all(name.endswith(".npy") for name in file.namelist())
@@ -45,6 +47,7 @@ def archive(path):
 
     Whatever is wrong with the file is a UserError. Its entries together may be INFLATION times as large as the file.
     """
+    check_no_pipe(path)
     try:
         size = os.path.getsize(path)
         file = zipfile.ZipFile(path)

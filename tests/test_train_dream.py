@@ -80,6 +80,14 @@ def run(*options, launch=(), status=0, **others):
 # --- What comes out ---
 
 
+@pytest.mark.parametrize("cached", [[], ["--cache"]])
+def test_a_classifier_learns_alone(cached):
+    """In parts of a batch, where there are several cores: its inputs are no images."""
+    folder = stripes("set", {"across": 6, "down": 6})
+    train(folder, *SMALL[:-3], "--train", "fc", "--epochs", 1, "-o", "out.npz", *cached)
+    assert arrays("out.npz")["fc.weight"].shape[0] == 2
+
+
 def test_weights_file(capsys):
     folder = stripes("slugs", {"across": 6, "down": 6})
     write_image("photo.png", 127 + 100 * draw("photo", (40, 36, 3)))

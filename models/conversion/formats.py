@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from dataset.cli import UserError
+from dataset.files import check_no_pipe
 
 from .caffe import read_caffemodel
 from .caffejs import is_caffejs, read_caffejs
@@ -26,6 +27,7 @@ def read(path, choose=largest):
     choose: which of several state dicts to take; see pytorch.to_checkpoint().
     """
     path = Path(path)
+    check_no_pipe(path)
     if is_caffejs(path):
         return read_caffejs(path)
     if path.is_dir():

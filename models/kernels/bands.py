@@ -78,7 +78,11 @@ def streams(number):
 
 
 def cut(x):
-    """Cut N x H x W x C into bands, or a batch of enough images into parts of it; a small image stays an array."""
+    """Cut N x H x W x C into bands, or a batch of enough images into parts of it; a small image stays an array, as
+    do rows of features, N x C.
+    """
+    if x.ndim < 4:
+        return x
     axis = 0 if len(x) >= count else 1
     number = count if axis == 0 else min(count, x.shape[1] // IMAGE_ROWS)
     if number < 2 or not on_cpu():

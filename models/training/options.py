@@ -212,7 +212,7 @@ def add_pictures(add):
     )
     add(
         "--image-size",
-        type=whole_number(32),
+        type=whole_number(32, 4096),
         metavar="N",
         help="side of the squares that the network sees, in pixels (default: 160)",
     )

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
 
 from dataset import cli
 from dataset.files import atomic_write, same_file, shorten
@@ -111,3 +111,31 @@ def test_other_runtime_errors_are_not_hidden():
 
     with pytest.raises(RuntimeError):
         cli.run(main)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dream.py", "a.png"),
+        ("dream.py", "--recipe", "a.png"),
+        ("dream.py", "photo.png", "--weights", "a.png"),
+        ("dream_video.py", "a.png", "-o", "out.gif"),
+        ("dream_video.py", "photo.png", "--schedule", "a.png", "-o", "out.gif"),
+        ("convert.py", "a.png", "-o", "out.npz"),
+        ("convert.py", "--info", "a.png"),
+        ("calc_cm.py", "a.png"),
+    ],
+)
+def test_a_pipe_is_told_and_not_waited_for(photo, words):
+    os.mkfifo(photo.with_name("a.png"))
+    done = run(*words, cwd=photo.parent, timeout=20)
+    assert done.status in (1, 2) and "a.png: is a pipe, not a file" in done.err, done.err
+    assert "Traceback" not in done.err
+
+
+def test_what_cannot_be_replaced_is_told_by_its_own_name(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OSError) as caught, atomic_write(tmp_path / "out") as temporary:
+        temporary.write_text("x")
+    assert cli.error_text(caught.value) == f"{tmp_path / 'out'}: Is a directory"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -58,3 +58,11 @@ def test_bands_are_exact(name, any_size):
         many = gradients_of(net, image, layers)
         differences = [difference(*pair) for pair in zip(many, one, strict=True)]
         assert max(differences) < TOLERANCE, (number, differences)
+
+
+def test_rows_of_features_are_not_cut(any_size):
+    """What a classifier learns from alone, train_dream.py --train fc, is N x C."""
+    bands.use(2)
+    features = mx.ones((8, 5))
+    assert bands.cut(features) is features
+    assert isinstance(bands.cut(mx.ones((8, 5, 5, 3))), bands.Bands)
