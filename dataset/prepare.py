@@ -14,18 +14,19 @@ interrupted run goes on where it was and a later one reads only what is new or c
 How duplicates are found, and which of them is kept: see dataset/duplicates.py.
 """
 
-import csv
-import os
 import sys
-import time
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from dataset import startup  # noqa: F401, I001  (Ctrl-C from here on says one line)
+
+import csv
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kept import essences
-from material import JOBS, contents, copy_inputs, environment, run, write_inputs
+from material import JOBS, ROOT, contents, copy_inputs, environment, run, write_inputs
 
 SECONDS = 120  # that a run may take
 JUMPS = 8 * 3600  # seconds by which the clock jumps, at each look at it
@@ -298,13 +298,19 @@ def interrupted(times):
         said = told(started)
         if started.returncode == 0:
             check_quiet(0, said)
-        elif "Traceback" not in said or str(place.job.script) in said:  # else Python itself had hardly begun
+        elif not hardly_begun(said):
             assert started.returncode in (130, -signal.SIGINT), f"ended with {started.returncode}: {said[-900:]}"
             assert re.fullmatch(r"(saved: [^\n]+\n)?\w+\.py: interrupted\n", said), f"no line about it: {said[-900:]}"
         again(place)
         return "before its end" if started.returncode else "after its end"
 
     return visit
+
+
+def hardly_begun(said):
+    """Return whether a traceback is from before a script's first import that is ours."""
+    ours = re.findall(rf'File "{re.escape(str(ROOT))}/([^"]+)", line \d+, in (.+)', said)
+    return "Traceback" in said and len(ours) < 2 and all(where == "<module>" for _, where in ours)
 
 
 def two_at_once(place):
