@@ -21,6 +21,7 @@ from dataset.video import seek
 
 TOLERANCE = Fraction(1, 20)  # seconds by which sound may come early or late before it is set right
 CHUNK = 48000  # samples of silence that are encoded at a time
+SILENCE = 600  # seconds of it at most: a few damaged bytes may ask for days, which a jump in time says as well
 TRIAL = 8  # packets that are copied to see whether a container takes them
 KEPT_METADATA = ("language", "title")
 # layouts that the encoders take, by their channels; FFmpeg tells no list of them
@@ -226,6 +227,8 @@ class EncodedTrack:
         self.skip = max(0, self.written - position)
         position = min(position, self.length)
         channels = self.stream.codec_context.layout.nb_channels
+        if position - self.written > SILENCE * self.rate:
+            self.written = position
         while self.written < position:
             self.encode(np.zeros((channels, min(CHUNK, position - self.written)), np.float32), out)
 

@@ -30,7 +30,8 @@ MUXER_OPTIONS = {
 }
 KEEPS_ROTATION = KEEPS_PIXEL_SHAPE = {".mp4"}  # as flags beside the pixels; elsewhere the pixels themselves are changed
 LARGEST = {".mp4": 16384, ".webm": 65535, ".webp": 16383, ".gif": 65535}  # pixels of a side
-LONGEST = 2**31 - 1  # ticks that a frame may last in a .mp4
+LONGEST = 2**27  # ticks of its own that a frame may last in a .mp4: several, that an encoder holds back, make 2^31
+MP4_CLOCK = 10000  # Hz; FFmpeg doubles slower clocks there until they are as fast
 # browsers show frames that last less than 2 ticks of 1/100 s in a .gif, or no more than 10 ms in a .webp, for 100 ms
 GIF_TICK, GIF_LEAST, GIF_MOST = Fraction(1, 100), 2, 65535
 WEBP_TICK, WEBP_LEAST = Fraction(1, 1000), 11
@@ -184,13 +185,22 @@ def frame_encoder(out, stream, timing, rotation, pixels, sound, kept, tell):
 
 def fit_ticks(timing):
     """Return a Timing in which no frame lasts longer than containers can say: in milliseconds if need be."""
-    gaps = np.diff([*timing.times, timing.end])
-    if max(gaps, default=0) <= LONGEST:
+    gaps = np.diff([*timing.times, timing.end]).tolist()
+    if max(gaps, default=0) * mp4_ticks(timing.base) <= LONGEST:
         return timing
+    longest = LONGEST // mp4_ticks(WEBP_TICK)
     moments = [round(time * timing.base / WEBP_TICK) for time in [*timing.times, timing.end]]
     for i in range(1, len(moments)):
-        moments[i] = min(max(moments[i], moments[i - 1] + 1), moments[i - 1] + LONGEST)
-    return Timing(moments[:-1], moments[-1], WEBP_TICK, timing.rate)
+        moments[i] = min(max(moments[i], moments[i - 1] + 1), moments[i - 1] + longest)
+    return Timing(moments[:-1], moments[-1], WEBP_TICK, max(timing.rate, Fraction(1)))  # which encoders take, too
+
+
+def mp4_ticks(base):
+    """Return how many ticks of a .mp4 one of `base` seconds lasts."""
+    clock = base.denominator
+    while clock < MP4_CLOCK:
+        clock *= 2
+    return base * clock
 
 
 def thinned(timing, tick, least, most=None):

@@ -345,6 +345,17 @@ def test_no_frame_of_a_gif_is_shorter_than_browsers_show(here):
     assert min(durations) >= 20 and sum(durations) == 500 and len(durations) == 25
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".webp", ".gif"])
+@pytest.mark.parametrize("base, rate", [(Fraction(42949673), Fraction(1, 42949673)), (Fraction(9999), Fraction(25))])
+def test_a_film_of_years_is_written(here, suffix, base, rate):
+    """As damaged files may say that they are."""
+    frames = moving_frames(6)
+    with video_writer("film" + suffix, Timing(list(range(6)), 6, base, rate), frames[0].shape[:2]) as write:
+        for frame in frames:
+            write(frame)
+    assert len(list(read_frames(read_video("film" + suffix)))) == 6
+
+
 def test_frames_that_last_very_long():
     timing = Timing([0, 1, 10**12], 10**12 + 1, Fraction(1, 90000), Fraction(25))
     fitted = fit_ticks(timing)

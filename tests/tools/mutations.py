@@ -134,6 +134,7 @@ def run_batch(kind, seed, numbers, keep):
                     outcome = module.attempt(path)
                     said = noise()
                 assert not said, f"said on stderr: {said[:200]}"
+                assert time.perf_counter() - began < SECONDS, f"took longer than {SECONDS} s"  # if a reader hid that
                 assert peak() < MEMORY, f"took {peak() >> 20} MB"
                 outcomes[outcome] += 1
             except Exception:
