@@ -14,6 +14,8 @@ from dataset.npz import npy_entries
 
 FILE_NAMES = {"source": "the source, the file that is dreamed on,", "weights": "the file of the network's weights"}
 
+SHORT = 200  # letters of a value that are told
+
 
 @contextlib.contextmanager
 def resume_frames(folder, options, restart=False, defaults=None):
@@ -132,10 +134,16 @@ def describe_change(name, before, now):
         return f"{FILE_NAMES.get(name, f'the file of --{name}')} has changed"
     if is_digest(before) or is_digest(now):
         told = ["a file" if is_digest(value) else value for value in (before, now)]
-        return f"{name}: {told[0]}, now {told[1]}"
+        return f"{name}: {short(told[0])}, now {short(told[1])}"
     if isinstance(before, list) and isinstance(now, list) and any(map(is_digest, before + now)):
         return f"the files of --{name} have changed"
-    return f"{name}: {before}, now {now}"
+    return f"{short(name)}: {short(before)}, now {short(now)}"
+
+
+def short(value):
+    """Return a value as text of which a line can hold several."""
+    text = str(value)
+    return text if len(text) <= SHORT else f"{text[:SHORT]}..."
 
 
 def is_digest(value):

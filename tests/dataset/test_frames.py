@@ -29,3 +29,11 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path, name, text):
     with pytest.raises(UserError, match="was not made by"), frames.resume_frames(tmp_path, {}):
         pass
     assert (tmp_path / name).read_text() == text
+
+
+def test_a_long_value_is_told_in_short(tmp_path):
+    with frames.resume_frames(tmp_path / "f", {"pan": [0] * 9999, "x" * 9999: 1}):
+        pass
+    with pytest.raises(UserError, match="pan: .*, now ") as told, frames.resume_frames(tmp_path / "f", {"pan": 1}):
+        pass
+    assert len(str(told.value)) < 1500
