@@ -1,7 +1,7 @@
 """The fast forms behind layers.py, not for a first reading.
 
-blas: a real BLAS under MLX; convolution, pooling, relu: what the layers call; arrays: what those share;
-bands: one part of an image a core; gpu, inception, blocks, compilation: what GPUs need.
+blas: a real BLAS under MLX; convolution, winograd, pooling, relu: what the layers call; arrays: what those share;
+bands: a part of an image a core; inception: a module, in one; gpu, blocks, compilation: what GPUs need.
 """
 
 import os

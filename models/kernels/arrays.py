@@ -55,5 +55,6 @@ def overlap_add(axis, parts, length, step=1):
                 piece = wide(functools.reduce(mx.add, (along(axis, x, i, i + stop - start) for i, x in here)))
             else:
                 continue
-            whole[(slice(None),) * axis + (slice(phase + start * step, phase + (stop - 1) * step + 1, step),)] = piece
+            places = slice(phase + start * step, phase + (stop - 1) * step + 1, step)
+            whole[(slice(None),) * axis + (places,)] = piece
     return whole.view(dtype)
