@@ -2,7 +2,8 @@
 
 python tests/tools/benchmark.py                        everything, this program alone
 python tests/tools/benchmark.py step memory            the first thing to try on a GPU
-python tests/tools/benchmark.py step --against torch   against PyTorch (pip install torch torchvision)
+python tests/tools/benchmark.py step dream --against torch   against PyTorch (pip install torch torchvision)
+python tests/tools/benchmark.py busy                   a step beside a busy process
 python tests/tools/benchmark.py step --against plain   against MLX's own operators under MLX's own BLAS
 python tests/tools/benchmark.py train --against torch  fine-tuning GoogLeNet, with and without --cache
 
@@ -31,15 +32,23 @@ STEPS = {"googlenet": "inception4c", "vgg16": "features.22", "resnet50": "layer3
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", metavar="step|dream|train|memory|kernels|load", help="(default: all)")
-    parser.add_argument("--against", choices=("torch", "plain"), help="what step and train are compared with")
+    parser.add_argument("what", nargs="*", metavar="step|busy|dream|train|memory|kernels|load", help="(default: all)")
+    parser.add_argument("--against", choices=("torch", "plain"), help="what step, dream and train are compared with")
     parser.add_argument("--networks", nargs="+", choices=STEPS, default=list(STEPS), help="for step")
     parser.add_argument("--pairs", type=int, default=5, metavar="N", help="measurements of each side (default: 5)")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         return WORKERS[args.worker[0]](args.worker[1])
-    benchmarks = {"step": step, "dream": dream, "train": train, "memory": memory, "kernels": kernels, "load": load}
+    benchmarks = {
+        "step": step,
+        "busy": busy,
+        "dream": dream,
+        "train": train,
+        "memory": memory,
+        "kernels": kernels,
+        "load": load,
+    }
     if wrong := set(args.what) - set(benchmarks):
         parser.error(f"there is no benchmark {wrong.pop()!r}")
     describe_machine()
@@ -103,7 +112,7 @@ class Worker:
     """A process that takes steps when it is asked to, and tells how long each took."""
 
     def __init__(self, side, network):
-        environment = os.environ | ({"DEEPDREAM_BLAS": "off"} if side == "plain" else {})
+        environment = os.environ | ({"DEEPDREAM_BLAS": "off", "DEEPDREAM_BANDS": "1"} if side == "plain" else {})
         command = [sys.executable, __file__, "--worker", side, network]
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -154,7 +163,7 @@ def our_worker(network, plain=False):
 
 def use_plain_operators():
     """Put MLX's own operators in the place of the fast forms."""
-    from models import layers
+    from models import googlenet, layers
 
     import mlx.core as mx
     import mlx.nn as nn
@@ -168,61 +177,29 @@ def use_plain_operators():
 
     layers.conv2d, layers.max_pool = conv2d, max_pool
     layers.conv2d_relu = lambda *arguments: layers.relu(conv2d(*arguments))
+    googlenet.heads_cpu = lambda x, heads: [layers.relu(conv2d(x, *head[:2], 1, 0, None)) for head in heads]
 
 
-def torch_worker(network):
-    """PyTorch eager, channels last, frozen weights: the same step, written with torch's operators."""
-    import torch
+def torch_worker(name, *arguments, count=10):
+    import in_torch
 
-    torchvision = import_torchvision()
-    options = {"init_weights": False} if network != "resnet50" else {}
-    options |= {"aux_logits": False} if network == "googlenet" else {}
-    net = getattr(torchvision.models, network)(weights=None, **options)
-    net = net.eval().to(memory_format=torch.channels_last).requires_grad_(False)
-    found = {}
-    net.get_submodule(STEPS[network]).register_forward_hook(lambda module, inputs, output: found.update(a=output))
-    children = list(net.features[:23]) if network == "vgg16" else upto(net, STEPS[network])
-    image = torch.from_numpy(picture()).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
-    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4]))
-    rng = np.random.default_rng(0)
-
-    def take_steps(count):
-        nonlocal image
-        for _ in range(count):
-            shift = [int(s) for s in rng.integers(-32, 33, 2)]
-            x = source = torch.roll(image, shift, dims=(2, 3)).requires_grad_()
-            x = (x - mean) / std
-            for child in children:
-                x = child(x)
-            (found["a"].square().mean() / 2).backward()
-            g = source.grad
-            moved = source.detach() + 1.5 / g.abs().mean() * g
-            image = torch.roll(moved, [-s for s in shift], dims=(2, 3)).clip_(0, 255)
-
-    return answer_requests(take_steps)
+    return answer_requests(getattr(in_torch, name)(*arguments), count)
 
 
-def import_torchvision():
-    import torch
-
-    try:
-        import torchvision
-    except RuntimeError:  # built for CUDA, it misses two operators on a CPU, which dreaming does not need
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-    return torchvision
-
-
-def upto(net, layer):
-    """The children of a network in order, up to `layer`; torchvision's run in the order of their definition."""
-    children = []
-    for name, child in net.named_children():
-        children.append(child)
-        if name == layer:
-            return children
-    raise ValueError(layer)
+def busy(args):
+    """Measure a step beside a process that keeps one core busy."""
+    print(f"\nstep, {HEIGHT} x {WIDTH}, milliseconds beside a busy process, and times those without")
+    for network in args.networks:
+        worker, pairs = Worker("ours", network), []
+        for _ in range(args.pairs):
+            quiet = worker.measure()
+            with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+                pairs.append((worker.measure(), quiet))
+                other.kill()
+        ratios = [beside / quiet for beside, quiet in pairs]
+        print(f"  {network:10} {1000 * statistics.median(beside for beside, _ in pairs):7.0f}   "
+              f"{statistics.median(ratios):.2f} ({min(ratios):.2f} .. {max(ratios):.2f})", flush=True)  # fmt: skip
+        worker.close()
 
 
 # --- Fine-tuning: a step on a batch that is in memory ---
@@ -281,29 +258,6 @@ def our_trainer(frozen_to, cached):
     return answer_requests(take_steps, 1)
 
 
-def torch_trainer(frozen_to):
-    import torch
-
-    torchvision = import_torchvision()
-    net = torchvision.models.googlenet(weights=None, num_classes=2, aux_logits=False, init_weights=False)
-    net = net.train().to(memory_format=torch.channels_last)
-    for child in upto(net, frozen_to):
-        child.eval().requires_grad_(False)
-    learned = [p for p in net.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(learned, 0.01, momentum=0.9, weight_decay=1e-4)
-    images = torch.randn(BATCH, 3, TRAIN_SIZE, TRAIN_SIZE).to(memory_format=torch.channels_last)
-    labels = torch.arange(BATCH) % 2
-
-    def take_steps(count):
-        for _ in range(count):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(net(images), labels).backward()
-            torch.nn.utils.clip_grad_norm_(learned, 5.0)
-            optimizer.step()
-
-    return answer_requests(take_steps, 1)
-
-
 # --- Whole dreams ---
 
 
@@ -347,6 +301,45 @@ def dream(args):
     sizes = dream.octave_sizes(net, image.shape, targets, 4, 1.4)
     print(f"\ndream, {image.shape[1]} x {image.shape[0]}, {len(sizes)} octaves, 40 steps: {total:.1f} s")
     print(f"  outside the gradient (resizing, jitter, update, clipping): {1 - in_gradient / timed_total:.1%}")
+    if args.against == "torch":
+        dream_against_torch(args)
+
+
+def dream_against_torch(args):
+    sides = {"ours": Worker("dream ours", "googlenet"), "torch": Worker("dream torch", "googlenet")}
+    times = [[worker.measure() for worker in sides.values()] for _ in range(args.pairs)]
+    for worker in sides.values():
+        worker.close()
+    ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+    ratios = [one / other for one, other in times]
+    print(f"  ours {ours:.2f} s   torch {theirs:.2f} s   {statistics.median(ratios):.2f} "
+          f"({min(ratios):.2f} .. {max(ratios):.2f})")  # fmt: skip
+
+
+def sample(network):
+    """Return (network with random weights, the sample picture, sizes of the octaves of a dream by default)."""
+    import models  # noqa: F401  (before MLX)
+    from models.dreaming.octaves import octave_sizes
+    from models.dreaming.targets import parse_targets
+
+    from dataset.images import read_image
+
+    net = models.weights_file.Metadata(network, 10).build().eval()
+    image = read_image(ROOT / "assets/sample.jpg")
+    return net, image, octave_sizes(net, image.shape, parse_targets(net, [STEPS[network]]), 4, 1.4)
+
+
+def our_dreamer(network):
+    net, image, _ = sample(network)
+
+    from dream import deepdream
+
+    return answer_requests(lambda count: [deepdream(net, image, [STEPS[network]]) for _ in range(count)], 1)
+
+
+def torch_dreamer(network):
+    _, image, sizes = sample(network)
+    return torch_worker("dreamer", STEPS[network], image, sizes, 10, count=1)
 
 
 def memory(args):
@@ -424,10 +417,12 @@ def load(args):
 WORKERS = {
     "ours": our_worker,
     "plain": lambda network: our_worker(network, plain=True),
-    "torch": torch_worker,
+    "torch": lambda network: torch_worker("stepper", network, STEPS[network], picture()),
+    "dream ours": our_dreamer,
+    "dream torch": torch_dreamer,
     "train plain": lambda frozen_to: our_trainer(frozen_to, cached=False),
     "train cached": lambda frozen_to: our_trainer(frozen_to, cached=True),
-    "train torch": torch_trainer,
+    "train torch": lambda frozen_to: torch_worker("trainer", frozen_to, BATCH, TRAIN_SIZE, count=1),
 }
 
 if __name__ == "__main__":
