@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md names what there is, and GitHub can read the issue form."""
+"""CONTRIBUTING.md and SECURITY.md name what there is, and GitHub can read the issue form."""
 
 import re
 
@@ -6,12 +6,13 @@ import pytest
 from conftest import ROOT
 
 TEXT = (ROOT / ".github/CONTRIBUTING.md").read_text(encoding="utf-8")
+SECURITY = (ROOT / ".github/SECURITY.md").read_text(encoding="utf-8")
 PLACES = dict(re.findall(r"`(\w+)(?:\(\))?`\s\(`(\S+\.py)`\)", TEXT))  # {name: the file that it is in}
 
 
 def test_every_file_is_there():
-    paths = set(re.findall(r"[`\s]((?:\.ci|assets|dataset|models|tests)/[\w/.]*)", TEXT))
-    assert len(paths) > 20 and [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    paths = set(re.findall(r"[`\s]((?:\.ci|assets|dataset|models|tests)/[\w/.]*)", TEXT + SECURITY))
+    assert len(paths) > 25 and [path for path in sorted(paths) if not (ROOT / path).exists()] == []
 
 
 def test_every_name_is_where_it_is_said_to_be():
@@ -19,6 +20,12 @@ def test_every_name_is_where_it_is_said_to_be():
     for name, path in PLACES.items():
         source = (ROOT / path).read_text(encoding="utf-8")
         assert re.search(rf"^(def|class) {name}\b|^{name} = ", source, re.M), name
+
+
+def test_what_security_says_is_proved_can_be_run():
+    tool = (ROOT / "tests/tools/prove.py").read_text(encoding="utf-8")
+    verbs = set(re.findall(r"prove.py (\w+)", SECURITY))
+    assert verbs == set(re.findall(r'^        \("(\w+)", ', tool, re.M)) and "[SECURITY.md](SECURITY.md)" in TEXT
 
 
 def test_it_tests_as_the_readme_does():

@@ -78,7 +78,8 @@ def mutate_tree(tree, rng):
         other, place = rng.choice(places)
         container[key] = json.loads(json.dumps(other[place])) if place in other or isinstance(other, list) else None
     elif what == 4 and isinstance(container[key], (int, float)) and not isinstance(container[key], bool):
-        container[key] = rng.choice((-1, 2, 0.5, 1e9, 1e-9)) * container[key]
+        factor = rng.choice((-1, 2, 0.5, 1e9, 1e-9))
+        container[key] = (factor if abs(container[key]) < 1e300 else -1) * container[key]
     elif what == 5 and isinstance(container[key], str):
         container[key] = mutate.damage(container[key].encode(errors="replace"), rng).decode(errors="replace")
     else:
