@@ -132,7 +132,7 @@ def mutate_npy(data, rng):
         return mutate.damage(data, rng)
     if what == 4:
         with np.errstate(all="ignore"):
-            sorts = ("f2", "f4", "f8", "i4", "u1", "?", "c8", "U3") if array.dtype.kind != "U" else ("U1", "O", "S3")
+            sorts = ("f2", "f4", "f8", "i4", "u1", "?", "c8", "U3") if array.dtype.kind != "U" else ("U1", "U2", "S3")
         return npy(array.astype(rng.choice(sorts)))
     if what == 5:
         return npy(array.ravel() if array.ndim > 1 else array.reshape(1, -1))
