@@ -27,6 +27,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """A script that a test runs in this process sets handlers for the whole of it, and ends with Ctrl-C ignored."""
+    before = {sort: signal.getsignal(sort) for sort in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for sort, handler in before.items():
+        signal.signal(sort, handler)
+
+
 class Finished(NamedTuple):
     """How a script ended: its exit status, and all that it wrote to stdout and stderr."""
 
