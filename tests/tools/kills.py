@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from material import available_jobs, contents, copy_inputs, environment, run, write_inputs
+from material import available_jobs, compare, contents, copy_inputs, environment, go_on, run, write_inputs
 
 # loaded by every Python that finds its folder on PYTHONPATH: counts the operations of the first process of the run on
 # files in its folder, and kills it before number KILL_AT
@@ -124,13 +124,8 @@ def kill_once(job, template, folder, whole, rng, by_operation):
             raise AssertionError(f"ended with {killed.returncode}")
         if killed.returncode or (job.launch and contents(work, template) != wanted):  # a launcher's status may be 0
             how = "killed at an operation" if by_operation else "killed at a moment"
-    done = run(job.words(work if how != "ended before" else None), work)
-    assert done.returncode == 0, f"the next run ended with {done.returncode}: {done.stderr[-600:]}"
-    found = contents(work, template)
-    strays, missing = sorted(found.keys() - wanted.keys()), sorted(wanted.keys() - found.keys())
-    assert not strays and not missing, f"stray: {strays}, missing: {missing}"
-    changed = [name for name in wanted if wanted[name] != found[name]]
-    assert not changed, f"not the same: {changed}"
+    go_on(job.words(work if how != "ended before" else None), work)
+    compare(wanted, contents(work, template))
     until = time.monotonic() + GRACE
     while alive(mark) and time.monotonic() < until:
         time.sleep(0.05)

@@ -137,6 +137,12 @@ def run(words, folder, timeout=120, **options):
     return subprocess.run(words, cwd=folder, timeout=timeout, env=environment(), **options)
 
 
+def go_on(words, folder):
+    """Run a command where another run came to nothing; AssertionError if it does not end well."""
+    done = run(words, folder)
+    assert done.returncode == 0, f"the next run ended with {done.returncode}: {done.stderr[-600:]}"
+
+
 def environment(**changes):
     """Return the environment of a run: BLAS threads of two processes would wait for each other."""
     return {**os.environ, "OMP_NUM_THREADS": "1", **changes}
@@ -150,6 +156,14 @@ def contents(folder, template=None):
     known = {path.relative_to(template) for path in template.rglob("*")} if template else set()
     paths = {path.relative_to(folder): path for path in sorted(folder.rglob("*"))}
     return {str(name): digest(path) for name, path in paths.items() if name not in known}
+
+
+def compare(wanted, found):
+    """Raise AssertionError where what a run has left, contents(), is not what it should be."""
+    strays, missing = sorted(found.keys() - wanted.keys()), sorted(wanted.keys() - found.keys())
+    assert not strays and not missing, f"stray: {strays}, missing: {missing}"
+    changed = [name for name in wanted if wanted[name] != found[name]]
+    assert not changed, f"not the same: {changed}"
 
 
 def digest(path):

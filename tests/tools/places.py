@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kept import essences
-from material import JOBS, ROOT, contents, copy_inputs, environment, run, write_inputs
+from material import ROOT, available_jobs, compare, contents, copy_inputs, environment, go_on, run, write_inputs
 
 SECONDS = 120  # that a run may take
 JUMPS = 8 * 3600  # seconds by which the clock jumps, at each look at it
@@ -94,13 +94,6 @@ def told(process):
         process.kill()
         process.communicate()
         raise
-
-
-def compare(wanted, found):
-    strays, missing = sorted(found.keys() - wanted.keys()), sorted(wanted.keys() - found.keys())
-    assert not strays and not missing, f"stray: {strays}, missing: {missing}"
-    changed = [name for name in wanted if wanted[name] != found[name]]
-    assert not changed, f"not the same: {changed}"
 
 
 def check_quiet(status, said):
@@ -270,8 +263,7 @@ def full_stdout(place):
 def again(place):
     """Do the job again after a run that came to nothing: it ends as if there had been none."""
     no_temporary_files(place)
-    done = run(place.job.words(place.work), place.work)
-    assert done.returncode == 0, f"the next run ended with {done.returncode}: {done.stderr[-600:]}"
+    go_on(place.job.words(place.work), place.work)
     place.check()
 
 
@@ -352,23 +344,20 @@ KINDS = {
 
 def places(args):
     """Do every job in every kind of place; print what came of it."""
-    kinds, jobs = args.kinds or list(KINDS), list(JOBS)
+    kinds, jobs = args.kinds or list(KINDS), available_jobs()
     counts, failures, began = {kind: Counter() for kind in kinds}, [], time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         template = write_inputs(folder / "inputs")
         whole = {}
         for number in range(args.first, args.first + (args.count or len(kinds) * len(jobs))):
-            kind, name = kinds[number % len(kinds)], jobs[number // len(kinds) % len(jobs)]
+            kind, name = kinds[number % len(kinds)], list(jobs)[number // len(kinds) % len(jobs)]
             if name not in whole:
-                whole[name] = undisturbed(JOBS[name], template, folder, name)
-            if isinstance(whole[name], str):
-                counts[kind]["skipped: " + whole[name]] += 1
-                continue
+                whole[name] = undisturbed(jobs[name], template, folder, name)
             hooks = folder / "hooks"
             hooks.mkdir()
             rng = random.Random(f"places {args.seed} {kind} {name} {number}")
-            visit = Visit(JOBS[name], template, folder / "work", hooks, whole[name], rng)
+            visit = Visit(jobs[name], template, folder / "work", hooks, whole[name], rng)
             try:
                 counts[kind][KINDS[kind](visit)] += 1
             except (AssertionError, subprocess.TimeoutExpired) as error:
@@ -387,12 +376,11 @@ def places(args):
 
 
 def undisturbed(job, template, folder, name):
-    """Return the Whole of a job, done where the others will be; or why it cannot be done here at all."""
+    """Return the Whole of a job, done where the others will be."""
     work = copy_inputs(template, folder / "work")
     began = time.perf_counter()
     done = run(job.words(), work)
     seconds = time.perf_counter() - began
     work = work.rename(folder / name)
-    if done.returncode:
-        return done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 0, done.stderr
     return Whole(seconds, contents(work, template), work)
