@@ -5,6 +5,8 @@ import hashlib
 import io
 from pathlib import Path
 
+from models.dreaming import atlas
+
 import av
 import numpy as np
 from material import lasting
@@ -46,6 +48,9 @@ def essence(path, name, prefix, learnt):
     if suffix in (".png", ".jpg", ".gif", ".webp"):
         with Image.open(path) as image:
             return digest(np.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(image))
+    if suffix == ".html":
+        state, cells = atlas.read_page(path)
+        return repr((state["finished"], [(name, image) for name, _, image in cells]))
     if suffix == ".mp4":
         with av.open(f"file:{path}") as container:
             return digest(frame.to_ndarray() for frame in container.decode())

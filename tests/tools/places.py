@@ -40,7 +40,7 @@ NAMES = {
     "a dash": "-", "signs": "%d{0}*?[a]~#&;:=", "bytes": "\udcff\udc80", "accents": "e\u0301\u00e9\u4e2d",
     "controls": "\x1b[31m\x07\t",
 }  # fmt: skip
-PADS = ("photo.png", "photos", "set", "film.mp4", "weights.safetensors", "own.npz", "c.npz", "survey.png")
+PADS = ("photo.png", "photos", "set", "film.mp4", "weights.safetensors", "own.npz", "c.npz", "survey.png", "atlas.html")
 
 
 @dataclass(frozen=True)
