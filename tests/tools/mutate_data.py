@@ -131,9 +131,9 @@ def mutate_npy(data, rng):
     except Exception:  # damaged before
         return mutate.damage(data, rng)
     if what == 4:
+        sorts = ("f2", "f4", "f8", "i4", "u1", "?", "c8", "U3") if array.dtype.kind != "U" else ("U1", "U2", "S3")
         with np.errstate(all="ignore"):
-            sorts = ("f2", "f4", "f8", "i4", "u1", "?", "c8", "U3") if array.dtype.kind != "U" else ("U1", "U2", "S3")
-        return npy(array.astype(rng.choice(sorts)))
+            return npy(array.astype(rng.choice(sorts)))
     if what == 5:
         return npy(array.ravel() if array.ndim > 1 else array.reshape(1, -1))
     if what == 6:
