@@ -39,26 +39,35 @@ class Inception(nn.Module):
 
     def stages(self, name, x):
         together = not (self.training or relu_kernels.redirected)  # then batch norms are folded into convolutions
-        heads, tails = self.kernels(x.dtype) if together else (None, None)
         if together and on_cpu():
-            output, *starts = heads_cpu(x, heads)
+            output, *starts = heads_cpu(x, kernels(self.heads(), x.dtype))
         else:
-            output, *starts = self.branch1(x), self.branch2[0](x), self.branch3[0](x)
+            output, *starts = (head(x) for head in self.heads())
         outputs = [output]
         yield f"{name}.branch1", output
         for branch, start in zip(("branch2", "branch3", "branch4"), (*starts, self.branch4[0](x)), strict=True):
             yield f"{name}.{branch}.0", start
             outputs.append(self[branch][1](start))
             yield f"{name}.{branch}.1", outputs[-1]
-        output = inception_gpu(x, heads, tails) if together and not on_cpu() else concatenate(outputs)
+        if together and not on_cpu():
+            output = inception_gpu(x, kernels(self.heads(), x.dtype), kernels(self.tails(), x.dtype))
+        else:
+            output = concatenate(outputs)
         yield name, output
         return output
 
-    def kernels(self, dtype):
-        """Return the Kernels of the convolutions of the input, and of those behind them and behind the pooling."""
-        heads = (self.branch1, self.branch2[0], self.branch3[0])
-        tails = (self.branch2[1], self.branch3[1], self.branch4[1])
-        return [[Kernel(*block.folded(dtype), block.conv.cached) for block in blocks] for blocks in (heads, tails)]
+    def heads(self):
+        """Return the blocks that convolve the input."""
+        return self.branch1, self.branch2[0], self.branch3[0]
+
+    def tails(self):
+        """Return the blocks behind those and behind the pooling."""
+        return self.branch2[1], self.branch3[1], self.branch4[1]
+
+
+def kernels(blocks, dtype):
+    """Return the Kernels of blocks of a convolution and a ReLU."""
+    return [Kernel(*block.folded(dtype), block.conv.cached) for block in blocks]
 
 
 class InceptionAux(nn.Module):

@@ -1,7 +1,7 @@
 """An Inception module as one function against its branches one by one: values and all gradients."""
 
 import models  # noqa: F401  (before MLX)
-from models.googlenet import BasicConv2d, Inception
+from models.googlenet import BasicConv2d, Inception, kernels
 from models.googlenet_bvlc import ConvReLU
 from models.kernels.inception import heads_cpu, inception_gpu
 
@@ -23,11 +23,11 @@ def branches_one_by_one(module, x):
 
 
 def as_one(module, x):
-    return inception_gpu(x, *module.kernels(x.dtype))
+    return inception_gpu(x, kernels(module.heads(), x.dtype), kernels(module.tails(), x.dtype))
 
 
 def with_heads_as_one(module, x):
-    output, *starts = heads_cpu(x, module.kernels(x.dtype)[0])
+    output, *starts = heads_cpu(x, kernels(module.heads(), x.dtype))
     ends = [module[branch][1](y) for branch, y in zip(("branch2", "branch3"), starts, strict=True)]
     return mx.concatenate([output, *ends, module.branch4[1](module.branch4[0](x))], axis=-1)
 
