@@ -76,8 +76,14 @@ def winograd_tiles(x):
     down, across, row, block = (height - 2) // 4, (width - 2) // 4, width * channels, block_of(channels)
     shape = (6, 6, n, down, across, channels // block, block)
     strides = (row, channels, height * row, 4 * row, 4 * channels, block, 1)
-    tiles = transform(INPUT, mx.as_strided(x, shape, strides))
-    return (laid_out(tiles) if small_products() else tiles).reshape(36, -1, channels)
+    return planes(INPUT, mx.as_strided(x, shape, strides))
+
+
+def planes(matrix, tiles):
+    """Return transform() laid out for products: 36 x tiles x C."""
+    made = transform(matrix, tiles)
+    *_, blocks, block = made.shape
+    return (laid_out(made) if small_products() else made).reshape(36, -1, blocks * block)
 
 
 def transform(matrix, tiles):
@@ -106,7 +112,7 @@ def winograd_weight_gradient(x, dy):
     beyond = [(0, 0), (0, 4 * down - rows), (0, 4 * across - columns), (0, 0)]
     x, dy = mx.pad(x, beyond), mx.pad(dy, beyond)
     dy = dy.reshape(n, down, 4, across, 4, -1, block_of(outputs)).transpose(2, 4, 0, 1, 3, 5, 6)
-    products = laid_out(transform(OUTPUT.T, dy)).reshape(36, -1, outputs)
+    products = planes(OUTPUT.T, dy)
     taps = products.transpose(0, 2, 1) @ winograd_tiles(x)
     taps = mx.array(KERNEL.T, mx.float32) @ taps.reshape(36, -1)
     return taps.reshape(3, 3, outputs, -1).transpose(2, 0, 1, 3)
