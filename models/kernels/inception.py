@@ -81,8 +81,7 @@ def heads_cpu(x, heads):
     def backward(primals, dy, outputs):
         x, weight, _ = primals
         dy = join_cells([d * mx.sign(y) for d, y in zip(dy, outputs, strict=True)], -1)
-        d_weight = dy.reshape(-1, len(weight)).T @ x.reshape(-1, x.shape[-1])
-        return dy @ weight.reshape(len(weight), -1), d_weight.reshape(weight.shape), dy.sum(axis=(0, 1, 2))
+        return dy @ weight.reshape(len(weight), -1), weight_gradient(x, weight, dy), dy.sum(axis=(0, 1, 2))
 
     return each(lambda x: differentiable(forward, backward)(x, head.weight, head.bias), x)
 
