@@ -182,9 +182,10 @@ def gather(parts, start, stop, columns=(0, 0), fill=0.0):
     """Return rows start to stop of what lies in bands, with `fill` beyond the border and in columns left and right."""
     n, _, width, channels = parts[0].shape
     left, right = columns
-    pieces = list(segments(parts, start, stop))
-    if len(pieces) == 1 and pieces[0][0] == 0 and pieces[0][1].shape[1] == stop - start and left == right == 0:
-        return pieces[0][1]
+    if left == right == 0:
+        pieces = list(segments(parts, start, stop))
+        if len(pieces) == 1 and pieces[0][0] == 0 and pieces[0][1].shape[1] == stop - start:
+            return pieces[0][1]
     whole = wide(mx.full((n, stop - start, left + width + right, channels), fill, parts[0].dtype))
     for offset, piece in segments([wide(part) for part in parts], start, stop):
         whole[:, offset : offset + piece.shape[1], left : left + width] = piece
