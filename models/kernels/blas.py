@@ -45,10 +45,12 @@ def set_variables():
 
 
 def load():
-    """Put a fast BLAS under MLX; to be called before the first `import mlx.core`. Sets and returns `found`."""
+    """Put a fast BLAS under MLX; to be called after set_variables() and before the first `import mlx.core`.
+
+    Sets and returns `found`.
+    """
     global found
     if found is None and wanted():
-        set_variables()
         found = from_scipy() or from_system()
         share_cores(bands())
         keep_memory()
