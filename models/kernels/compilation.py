@@ -1,12 +1,23 @@
-"""Functions that a GPU computes in fewer kernels."""
+"""Functions that are laid out once for arrays of a shape: on a GPU in fewer kernels, on a CPU in less time."""
 
+import contextlib
+import ctypes
+import functools
+import os
+from pathlib import Path
+
+import mlx
 import mlx.core as mx
 
 from .arrays import on_cpu
 
+# mlx::core::set_compile_mode(CompileMode), which Python does not show, and two of its modes (compile.h)
+SET_MODE = "_ZN3mlx4core16set_compile_modeENS0_11CompileModeE"
+NO_FUSE, ENABLED = 2, 3
+
 
 def compiled(function):
-    """Return a function of arrays that on a GPU is compiled for shapes that come again.
+    """Return a function of arrays that is compiled for shapes that come again.
 
     The first call with a shape is not: what layers keep of their weights is then there, and is a constant for the
     calls that follow. What is compiled goes with the function that is returned, so that nothing piles up.
@@ -15,9 +26,32 @@ def compiled(function):
 
     def call(*arrays):
         shapes = tuple((array.shape, array.dtype) for array in arrays)
-        if on_cpu() or shapes not in seen:
+        if shapes not in seen or (on_cpu() and not mode_setter()):
             seen.add(shapes)
             return function(*arrays)
-        return fast(*arrays)
+        with unfused() if on_cpu() else contextlib.nullcontext():
+            return fast(*arrays)
 
     return call
+
+
+@contextlib.contextmanager
+def unfused():
+    """Compile without fusing operations, for which a CPU would need a C++ compiler; MLX then keeps the graph alone,
+    which it repeats several times faster than Python lays it out.
+    """
+    set_mode = mode_setter()
+    set_mode(NO_FUSE)
+    try:
+        yield
+    finally:
+        set_mode(ENABLED)
+
+
+@functools.cache
+def mode_setter():
+    """Return MLX's function that sets how it compiles; None where there is none, or nothing is to be compiled."""
+    library = Path(next(iter(mlx.__path__))) / "lib" / "libmlx.so"
+    if not library.exists() or "MLX_DISABLE_COMPILE" in os.environ:
+        return None
+    return getattr(ctypes.CDLL(str(library)), SET_MODE, None)
