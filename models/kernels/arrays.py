@@ -16,8 +16,20 @@ def along(axis, x, start, stop, step=1):
 
 
 def laid_out(x):
-    """Return a copy of a slice, or of another view: MLX adds rows of cells by vectors, and copies them one by one."""
-    return x + 0
+    """Return a copy of a slice, or of another view, in the order of its axes.
+
+    MLX adds rows of cells by vectors, and copies them one by one. To a scalar it would add in the order in which a
+    transposed array lies in memory.
+    """
+    return x + zeros(x.shape[-1], x.dtype)
+
+
+@functools.cache
+def zeros(count, dtype):
+    """Return zeros that are laid out once."""
+    x = mx.zeros(count, dtype)
+    mx.eval(x)
+    return x
 
 
 def wide(x):

@@ -4,6 +4,7 @@ Tiles of 6 x 6 cells, 4 apart, make 4 x 4 outputs with 36 products instead of 14
 Algorithms for Convolutional Neural Networks, 2015. In float32 the error is 1e-5 of the largest output.
 """
 
+import functools
 import math
 
 import mlx.core as mx
@@ -64,19 +65,34 @@ def winograd_strip(parts, top, size, left, factors, bias):
     n, _, width, _ = parts[0].shape
     x = gather(parts, top, top + 4 * down + 2, (left, 4 * across + 2 - width - left))
     block = block_of(outputs)
-    y = (winograd_tiles(x) @ factors).reshape(6, 6, n, down, across, -1, block)
+    y = winograd_products(x, factors).reshape(6, 6, n, down, across, -1, block)
     y = transform(OUTPUT, y).transpose(2, 3, 0, 4, 1, 5, 6)
     y = laid_out(y) if bias is None else y + bias.reshape(-1, block)
     return y.reshape(n, 4 * down, 4 * across, outputs)
 
 
-def winograd_tiles(x):
-    """Cut the padded x into overlapping tiles and transform them: 36 x tiles x C."""
+def winograd_products(x, factors):
+    """Transform the tiles of the padded x, and multiply them: 36 x tiles x O."""
+    channels = x.shape[-1]
+    if not small_products():
+        return planes(INPUT, tiles(x)) @ factors
+    made = transform(INPUT, tiles(x, channels)).transpose(2, 3, 4, 5, 0, 1, 6)  # as it lies in memory
+    return mx.segmented_mm(made.reshape(-1, 36 * channels), factors.reshape(36 * channels, -1), segments(channels))
+
+
+@functools.cache
+def segments(channels):
+    """Return where each of 36 matrices of `channels` columns begins and ends that lie side by side."""
+    return mx.array([[i * channels, (i + 1) * channels] for i in range(36)], mx.uint32)
+
+
+def tiles(x, block=None):
+    """Cut the padded x into overlapping tiles: 6 x 6 x n x down x across x blocks x block of channels, a view."""
     n, height, width, channels = x.shape
-    down, across, row, block = (height - 2) // 4, (width - 2) // 4, width * channels, block_of(channels)
+    block = block or block_of(channels)
+    down, across, row = (height - 2) // 4, (width - 2) // 4, width * channels
     shape = (6, 6, n, down, across, channels // block, block)
-    strides = (row, channels, height * row, 4 * row, 4 * channels, block, 1)
-    return planes(INPUT, mx.as_strided(x, shape, strides))
+    return mx.as_strided(x, shape, (row, channels, height * row, 4 * row, 4 * channels, block, 1))
 
 
 def planes(matrix, tiles):
@@ -113,6 +129,6 @@ def winograd_weight_gradient(x, dy):
     x, dy = mx.pad(x, beyond), mx.pad(dy, beyond)
     dy = dy.reshape(n, down, 4, across, 4, -1, block_of(outputs)).transpose(2, 4, 0, 1, 3, 5, 6)
     products = planes(OUTPUT.T, dy)
-    taps = products.transpose(0, 2, 1) @ winograd_tiles(x)
+    taps = products.transpose(0, 2, 1) @ planes(INPUT, tiles(x))
     taps = mx.array(KERNEL.T, mx.float32) @ taps.reshape(36, -1)
     return taps.reshape(3, 3, outputs, -1).transpose(2, 0, 1, 3)
