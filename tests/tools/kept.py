@@ -51,7 +51,7 @@ def essence(path, name, prefix, learnt):
     if suffix == ".html":
         state, cells = atlas.read_page(path)
         return repr((state["finished"], [(name, image) for name, _, image in cells]))
-    if suffix == ".mp4":
+    if suffix in (".mp4", ".webm"):
         with av.open(f"file:{path}") as container:
             return digest(frame.to_ndarray() for frame in container.decode())
     if suffix == ".npz":
