@@ -40,6 +40,21 @@ def wide(x):
     return x.view(mx.int64) if x.dtype.size == 4 and x.shape[-1] % 2 == 0 else x
 
 
+def blank(shape, dtype, value=0.0):
+    """Return an array full of a value for wide() slices to be written into, the first of which makes a copy of it."""
+    pairs = dtype.size == 4 and shape[-1] % 2 == 0
+    return mx.broadcast_to(constant(value, dtype, pairs), (*shape[:-1], shape[-1] // 2) if pairs else shape)
+
+
+@functools.cache
+def constant(value, dtype, pair):
+    """Return a value, or a pair of it in one as wide() has them, that is computed once."""
+    x = mx.array([value] * 2, dtype)
+    x = x.view(mx.int64)[0] if pair else x[0]
+    mx.eval(x)
+    return x
+
+
 def join_cells(arrays, axis):
     """Concatenate arrays that are laid out in memory; there is no gradient."""
     if any(x.shape[-1] % 2 for x in arrays):
@@ -53,7 +68,7 @@ def overlap_add(axis, parts, length, step=1):
     """
     dtype, shape = parts[0][1].dtype, list(parts[0][1].shape)
     shape[axis] = length
-    whole = wide(mx.zeros(shape, dtype))
+    whole = blank(shape, dtype)
     for phase in range(step):
         count = len(range(phase, length, step))
         spans = [(first // step, array) for first, array in parts if first % step == phase]

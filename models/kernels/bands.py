@@ -14,7 +14,7 @@ import threading
 import mlx.core as mx
 
 from . import blas
-from .arrays import along, join_cells, on_cpu, wide
+from .arrays import along, blank, join_cells, on_cpu, wide
 
 ROWS = 4  # the fewest rows a band may have: an array with fewer a band is one piece again
 IMAGE_ROWS = 32  # likewise of pixels
@@ -186,7 +186,7 @@ def gather(parts, start, stop, columns=(0, 0), fill=0.0):
         pieces = list(segments(parts, start, stop))
         if len(pieces) == 1 and pieces[0][0] == 0 and pieces[0][1].shape[1] == stop - start:
             return pieces[0][1]
-    whole = wide(mx.full((n, stop - start, left + width + right, channels), fill, parts[0].dtype))
+    whole = blank((n, stop - start, left + width + right, channels), parts[0].dtype, fill)
     for offset, piece in segments([wide(part) for part in parts], start, stop):
         whole[:, offset : offset + piece.shape[1], left : left + width] = piece
     return whole.view(parts[0].dtype)

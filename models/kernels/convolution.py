@@ -13,7 +13,7 @@ products on what is in memory already:
 import mlx.core as mx
 
 from . import relu as relu_kernels
-from .arrays import laid_out, on_cpu, overlap_add
+from .arrays import blank, laid_out, on_cpu, overlap_add, wide
 from .bands import Bands, by_rows, differentiable, each, edges, gather, segments
 from .blocks import depth_to_space, space_to_depth
 from .gpu import conv2d_gpu
@@ -70,17 +70,18 @@ def subsample(bands, sh, sw):
         outputs = []
         for stream, (start, stop) in zip(bands.streams, inner, strict=True):
             with mx.stream(stream):
-                pieces = segments(parts, start * sh, (stop - 1) * sh + 1)
-                outputs.append(mx.concatenate([rows[:, -first % sh :: sh, ::sw] for first, rows in pieces], axis=1))
+                pieces = segments([wide(part) for part in parts], start * sh, (stop - 1) * sh + 1)
+                pieces = [rows[:, -first % sh :: sh, ::sw] for first, rows in pieces]
+                outputs.append(mx.concatenate(pieces, axis=1).view(parts[0].dtype))
         return outputs
 
     def backward(_, dy, outputs):
         gradients = []
         for stream, (start, stop) in zip(bands.streams, outer, strict=True):
             with mx.stream(stream):
-                dx = mx.zeros((n, stop - start, width, channels), dy[0].dtype)
-                dx[:, -start % sh :: sh, ::sw] = gather(dy, -(-start // sh), -(-stop // sh))
-            gradients.append(dx)
+                dx = blank((n, stop - start, width, channels), dy[0].dtype)
+                dx[:, -start % sh :: sh, ::sw] = wide(gather(dy, -(-start // sh), -(-stop // sh)))
+                gradients.append(dx.view(dy[0].dtype))
         return gradients
 
     return Bands(differentiable(forward, backward)(bands.parts), bands.streams)
