@@ -5,7 +5,6 @@ Algorithms for Convolutional Neural Networks, 2015. In float32 the error is 1e-5
 """
 
 import functools
-import math
 
 import mlx.core as mx
 import numpy as np
@@ -25,10 +24,10 @@ KERNEL = np.array(
 OUTPUT = np.array(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 )  # fmt: skip
-INPUT, KERNEL, OUTPUT = (np.kron(matrix, matrix) for matrix in (INPUT, KERNEL, OUTPUT))
+INPUT, KERNEL, OUTPUT = (mx.array(np.kron(matrix, matrix), mx.float32) for matrix in (INPUT, KERNEL, OUTPUT))
 
 STRIP = 2**24  # bytes of transformed tiles that are made at a time, about: VGG would need thrice the memory
-BLOCK = 64  # channels that transform() takes at a time, at most, where small products are fast
+BLOCK = 64  # channels of outputs that tile_by_tile() makes at a time, at most
 
 
 def by_winograd(weight):
@@ -40,7 +39,7 @@ def winograd_factors(weight):
     """Return the 36 matrices, C x O, that winograd() multiplies with."""
     outputs, _, _, channels = weight.shape
     taps = weight.transpose(1, 2, 3, 0).reshape(9, channels, outputs)
-    return mx.contiguous(mx.tensordot(mx.array(KERNEL, mx.float32), taps, axes=1))
+    return mx.contiguous(mx.tensordot(KERNEL, taps, axes=1))
 
 
 def winograd(parts, top, size, left, factors, bias):
@@ -60,24 +59,56 @@ def winograd(parts, top, size, left, factors, bias):
 
 def winograd_strip(parts, top, size, left, factors, bias):
     """Make the outputs of the tiles that these rows and columns need."""
-    (rows, columns), outputs = size, factors.shape[2]
+    (rows, columns), width = size, parts[0].shape[2]
     down, across = -(-rows // 4), -(-columns // 4)  # tiles
-    n, _, width, _ = parts[0].shape
     x = gather(parts, top, top + 4 * down + 2, (left, 4 * across + 2 - width - left))
-    block = block_of(outputs)
-    y = winograd_products(x, factors).reshape(6, 6, n, down, across, -1, block)
-    y = transform(OUTPUT, y).transpose(2, 3, 0, 4, 1, 5, 6)
-    y = laid_out(y) if bias is None else y + bias.reshape(-1, block)
-    return y.reshape(n, 4 * down, 4 * across, outputs)
+    y = tile_by_tile(x, factors) if small_products() else plane_by_plane(x, factors)
+    y = laid_out(y) if bias is None else y + bias.reshape(y.shape[-2:])
+    return y.reshape(-1, 4 * down, 4 * across, factors.shape[2])
 
 
-def winograd_products(x, factors):
-    """Transform the tiles of the padded x, and multiply them: 36 x tiles x O."""
-    channels = x.shape[-1]
-    if not small_products():
-        return planes(INPUT, tiles(x)) @ factors
-    made = transform(INPUT, tiles(x, channels)).transpose(2, 3, 4, 5, 0, 1, 6)  # as it lies in memory
-    return mx.segmented_mm(made.reshape(-1, 36 * channels), factors.reshape(36 * channels, -1), segments(channels))
+def tile_by_tile(x, factors):
+    """Make the outputs of the padded x, transforming each tile by a small product of its own.
+
+    Returns n x tiles down x 4 x tiles across x 4 x blocks x block of channels, a view.
+    """
+    (*_, channels), (_, _, outputs) = x.shape, factors.shape
+    tiles = tiles_of(x)
+    made = transform_each(INPUT, tiles).reshape(-1, 36 * channels)
+    made = mx.segmented_mm(made, factors.reshape(36 * channels, outputs), segments(channels))
+    block = max(block for block in range(1, BLOCK + 1) if outputs % block == 0)
+    made = laid_out(made.reshape(36, -1, outputs // block, block).transpose(1, 2, 0, 3)).reshape(-1, 36, block)
+    return (OUTPUT @ made).reshape(*tiles.shape[:3], -1, 4, 4, block).transpose(0, 1, 4, 2, 5, 3, 6)
+
+
+def plane_by_plane(x, factors):
+    """Do what tile_by_tile() does by large products alone, for all tiles together."""
+    tiles = tiles_of(x)
+    made = OUTPUT @ (planes(INPUT, tiles) @ factors).reshape(36, -1)
+    return made.reshape(4, 4, *tiles.shape[:3], 1, -1).transpose(2, 3, 0, 4, 1, 5, 6)
+
+
+def tiles_of(x):
+    """Cut the padded x into overlapping tiles: n x down x across x 6 x 6 x C, a view."""
+    n, height, width, channels = x.shape
+    row = width * channels
+    shape = (n, (height - 2) // 4, (width - 2) // 4, 6, 6, channels)
+    return mx.as_strided(x, shape, (height * row, 4 * row, 4 * channels, row, channels, 1))
+
+
+def transform_each(matrix, tiles):
+    """Multiply the cells of each of n x down x across x side x side x C by a matrix: tiles x cells x C."""
+    *_, side, _, channels = tiles.shape
+    return matrix @ laid_out(tiles).reshape(-1, side * side, channels)
+
+
+def planes(matrix, tiles):
+    """Do what transform_each() does, and return it laid out for products: cells x tiles x C."""
+    if small_products():
+        return laid_out(transform_each(matrix, tiles).transpose(1, 0, 2))
+    *_, side, _, channels = tiles.shape
+    tiles = laid_out(tiles.transpose(3, 4, 0, 1, 2, 5))
+    return (matrix @ tiles.reshape(side * side, -1)).reshape(len(matrix), -1, channels)
 
 
 @functools.cache
@@ -86,49 +117,13 @@ def segments(channels):
     return mx.array([[i * channels, (i + 1) * channels] for i in range(36)], mx.uint32)
 
 
-def tiles(x, block=None):
-    """Cut the padded x into overlapping tiles: 6 x 6 x n x down x across x blocks x block of channels, a view."""
-    n, height, width, channels = x.shape
-    block = block or block_of(channels)
-    down, across, row = (height - 2) // 4, (width - 2) // 4, width * channels
-    shape = (6, 6, n, down, across, channels // block, block)
-    return mx.as_strided(x, shape, (row, channels, height * row, 4 * row, 4 * channels, block, 1))
-
-
-def planes(matrix, tiles):
-    """Return transform() laid out for products: 36 x tiles x C."""
-    made = transform(matrix, tiles)
-    *_, blocks, block = made.shape
-    return (laid_out(made) if small_products() else made).reshape(36, -1, blocks * block)
-
-
-def transform(matrix, tiles):
-    """Multiply the cells of each tile by a matrix. tiles: side x side x n x down x across x blocks x block of channels;
-    likewise what is returned, a view.
-    """
-    side, _, *grid = tiles.shape
-    matrix, new = mx.array(matrix, mx.float32), math.isqrt(len(matrix))
-    if not small_products():
-        return (matrix @ laid_out(tiles).reshape(side * side, -1)).reshape(new, new, *grid)
-    tiles = laid_out(tiles.transpose(2, 3, 4, 5, 0, 1, 6)).reshape(-1, side * side, grid[-1])
-    return (matrix @ tiles).reshape(*grid[:-1], new, new, grid[-1]).transpose(4, 5, 0, 1, 2, 3, 6)
-
-
-def block_of(channels):
-    """Return how many channels transform() takes at a time."""
-    if not small_products():
-        return channels
-    return max(block for block in range(1, BLOCK + 1) if channels % block == 0)
-
-
 def winograd_weight_gradient(x, dy):
     """Compute the gradient of winograd() for its weights: the same 36 products, each summed over the tiles."""
     n, rows, columns, outputs = dy.shape
     down, across = -(-rows // 4), -(-columns // 4)
     beyond = [(0, 0), (0, 4 * down - rows), (0, 4 * across - columns), (0, 0)]
     x, dy = mx.pad(x, beyond), mx.pad(dy, beyond)
-    dy = dy.reshape(n, down, 4, across, 4, -1, block_of(outputs)).transpose(2, 4, 0, 1, 3, 5, 6)
-    products = planes(OUTPUT.T, dy)
-    taps = products.transpose(0, 2, 1) @ planes(INPUT, tiles(x))
-    taps = mx.array(KERNEL.T, mx.float32) @ taps.reshape(36, -1)
+    dy = dy.reshape(n, down, 4, across, 4, outputs).transpose(0, 1, 3, 2, 4, 5)
+    taps = planes(OUTPUT.T, dy).transpose(0, 2, 1) @ planes(INPUT, tiles_of(x))
+    taps = KERNEL.T @ taps.reshape(36, -1)
     return taps.reshape(3, 3, outputs, -1).transpose(2, 0, 1, 3)
