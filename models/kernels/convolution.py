@@ -118,11 +118,12 @@ def convolve(bands, weight, bias, stride, padding, size, cached):
     def backward(primals, dy, _):
         parts = primals[0]  # the weights come as other objects, for which cached() would keep nothing
         dx = input_gradient(bands, weight, dy, stride, padding, cached)
-        d_weight = sum(
-            weight_gradient(seen(parts, *ends), weight, part, stride) for (_, ends), part in zip(lanes, dy, strict=True)
-        )
-        d_bias = sum(part.sum(axis=(0, 1, 2)) for part in dy)
-        return (dx, d_weight, d_bias)[: len(primals)]  # what nobody asks for is never computed
+        weights, biases = [], []
+        for (stream, ends), part in zip(lanes, dy, strict=True):
+            with mx.stream(stream):
+                weights.append(weight_gradient(seen(parts, *ends), weight, part, stride))
+                biases.append(part.sum(axis=(0, 1, 2)))
+        return (dx, sum(weights), sum(biases))[: len(primals)]  # what nobody asks for is never computed
 
     primals = (bands.parts, weight) if bias is None else (bands.parts, weight, bias)
     return Bands(differentiable(forward, backward)(*primals), bands.streams)
