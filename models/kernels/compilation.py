@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import threading
 from pathlib import Path
 
 import mlx
@@ -15,6 +16,8 @@ from .arrays import on_cpu
 SET_MODE = "_ZN3mlx4core16set_compile_modeENS0_11CompileModeE"
 NO_FUSE, ENABLED = 2, 3
 
+one_at_a_time = threading.RLock()
+
 
 def compiled(function):
     """Return a function of arrays that is compiled for shapes that come again.
@@ -22,14 +25,30 @@ def compiled(function):
     The first call with a shape is not: what layers keep of their weights is then there, and is a constant for the
     calls that follow. What is compiled goes with the function that is returned, so that nothing piles up.
     """
-    fast, seen = mx.compile(function), set()
+    fast, seen = compiled_with(function, None), set()
 
     def call(*arrays):
         shapes = tuple((array.shape, array.dtype) for array in arrays)
-        if shapes not in seen or (on_cpu() and not mode_setter()):
-            seen.add(shapes)
+        if shapes in seen:
+            return fast(*arrays)
+        seen.add(shapes)
+        return function(*arrays)
+
+    return call
+
+
+def compiled_with(function, state):
+    """Return a function of arrays that is compiled from its first call on; `state`: what it changes beside, lists and
+    dictionaries of arrays.
+    """
+    fast = mx.compile(function, inputs=state, outputs=state)
+
+    def call(*arrays):
+        if not on_cpu():
+            return fast(*arrays)
+        if not mode_setter():
             return function(*arrays)
-        with unfused() if on_cpu() else contextlib.nullcontext():
+        with unfused():
             return fast(*arrays)
 
     return call
@@ -41,11 +60,12 @@ def unfused():
     which it repeats several times faster than Python lays it out.
     """
     set_mode = mode_setter()
-    set_mode(NO_FUSE)
-    try:
-        yield
-    finally:
-        set_mode(ENABLED)
+    with one_at_a_time:  # the mode is one for all threads
+        set_mode(NO_FUSE)
+        try:
+            yield
+        finally:
+            set_mode(ENABLED)
 
 
 @functools.cache
