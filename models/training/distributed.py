@@ -85,7 +85,8 @@ def batch_norm(eps, world_size, streams):
     def normalise(weight, bias, *bands):
         mean, variance = moments(rows_of(bands))
         scale = weight * mx.rsqrt(variance + eps)
-        return (*on_each(lambda x: (x - mean) * scale + bias, bands), mean[0], variance[0])
+        shift = bias - mean * scale
+        return (*on_each(lambda x: x * scale + shift, bands), mean[0], variance[0])
 
     @normalise.vjp
     def gradients(primals, cotangents, outputs):
@@ -98,7 +99,8 @@ def batch_norm(eps, world_size, streams):
             shared = mx.distributed.all_sum(shared) / world_size
         offset, slope = shared / sum(map(len, rows))
         scale, slope = weight * inverse, weight * inverse**3 * slope
-        dx = on_each(lambda x, dy: (dy - offset) * scale - (x - mean) * slope, bands, towards)
+        shift = mean * slope - offset * scale
+        dx = on_each(lambda x, dy: dy * scale - x * slope + shift, bands, towards)
         return (along * inverse)[0], d_bias[0], *dx
 
     return normalise
