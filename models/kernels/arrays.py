@@ -67,21 +67,30 @@ def overlap_add(axis, parts, length, step=1):
     cell, array), whose cells are to lie `step` apart. There is no gradient.
     """
     dtype, shape = parts[0][1].dtype, list(parts[0][1].shape)
+    if step == 1:
+        return mx.concatenate([piece for *_, piece in sums(axis, parts, length)], axis=axis).view(dtype)
     shape[axis] = length
     whole = blank(shape, dtype)
     for phase in range(step):
-        count = len(range(phase, length, step))
-        spans = [(first // step, array) for first, array in parts if first % step == phase]
-        spans = [(start, start + array.shape[axis], array) for start, array in spans]
-        cuts = sorted({min(max(end, 0), count) for start, stop, _ in spans for end in (start, stop)})
-        for start, stop in zip(cuts, cuts[1:], strict=False):
-            here = [(start - first, array) for first, end, array in spans if first <= start < end]
-            if len(here) == 1:
-                piece = along(axis, wide(here[0][1]), here[0][0], here[0][0] + stop - start)
-            elif here:
-                piece = wide(functools.reduce(mx.add, (along(axis, x, i, i + stop - start) for i, x in here)))
-            else:
-                continue
+        here = [(first // step, array) for first, array in parts if first % step == phase]
+        for start, stop, piece in sums(axis, here, len(range(phase, length, step))):
             places = slice(phase + start * step, phase + (stop - 1) * step + 1, step)
             whole[(slice(None),) * axis + (places,)] = piece
     return whole.view(dtype)
+
+
+def sums(axis, parts, length):
+    """Yield (start, stop, wide() sum of what lies there) of stretches that make up `length` cells along an axis.
+
+    parts: as those of overlap_add().
+    """
+    spans = [(first, first + array.shape[axis], array) for first, array in parts]
+    cuts = sorted({0, length} | {min(max(end, 0), length) for *ends, _ in spans for end in ends})
+    for start, stop in zip(cuts, cuts[1:], strict=False) if parts else ():
+        here = [along(axis, x, start - first, stop - first) for first, end, x in spans if first <= start < end]
+        if here:
+            yield start, stop, wide(functools.reduce(mx.add, here))
+        else:
+            shape = list(parts[0][1].shape)
+            shape[axis] = stop - start
+            yield start, stop, blank(shape, parts[0][1].dtype)

@@ -182,12 +182,20 @@ def gather(parts, start, stop, columns=(0, 0), fill=0.0):
     """Return rows start to stop of what lies in bands, with `fill` beyond the border and in columns left and right."""
     n, _, width, channels = parts[0].shape
     left, right = columns
-    if left == right == 0:
-        pieces = list(segments(parts, start, stop))
-        if len(pieces) == 1 and pieces[0][0] == 0 and pieces[0][1].shape[1] == stop - start:
-            return pieces[0][1]
+    if len(parts) == 1 and (start, stop, left, right) == (0, parts[0].shape[1], 0, 0):
+        return parts[0]
+    pieces = list(segments([wide(part) for part in parts], start, stop))
+    if left == right == 0 and pieces:
+        (above, first), (offset, last) = pieces[0], pieces[-1]
+        rows = [piece for _, piece in pieces]
+        below = stop - start - offset - last.shape[1]
+        if above:
+            rows.insert(0, blank((n, above, width, channels), parts[0].dtype, fill))
+        if below:
+            rows.append(blank((n, below, width, channels), parts[0].dtype, fill))
+        return (mx.concatenate(rows, axis=1) if len(rows) > 1 else first).view(parts[0].dtype)
     whole = blank((n, stop - start, left + width + right, channels), parts[0].dtype, fill)
-    for offset, piece in segments([wide(part) for part in parts], start, stop):
+    for offset, piece in pieces:
         whole[:, offset : offset + piece.shape[1], left : left + width] = piece
     return whole.view(parts[0].dtype)
 
