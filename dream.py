@@ -48,6 +48,7 @@ from models.dreaming.targets import Target, chosen_targets, linear, parse_target
 from models.dreaming.tiles import bound_cache, in_tiles, tile_size
 from models.dreaming.timelapse import timelapse
 from models.dreaming.visualize import visualize
+from models.kernels.arrays import roll
 from models.kernels.compilation import compiled
 from models.kernels.relu import redirected_relus
 from models.launch import join_group
@@ -154,26 +155,35 @@ def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=Non
     gradient: of gradient_function(). callback: called with the image after each step. transform: of
     gradient_transform(). mask: H x W x 1, 0..1, times which the image moves.
     """
-    image = mx.array(image)
-    mask = 1 if mask is None else mx.array(mask)
-    move = compiled(lambda x, g: mx.clip(x + step_size / mx.maximum(mx.abs(g).mean(), 1e-30) * mask * g, 0, 255))
+    move, mask = mover(step_size), None if mask is None else mx.array(mask)
+    shifted, shift = mx.array(image), (0, 0)  # from one shift to the next, and not back in between
     blocked = True  # until a step has shown that some gradient reaches the image
     for i in range(steps):
-        before = image
-        shift = [int(s) for s in rng.integers(-jitter, jitter + 1, 2)]
-        shifted = mx.roll(image, shift, axis=(0, 1))
+        before = shifted
+        further, shift = shift, tuple(int(s) for s in rng.integers(-jitter, jitter + 1, 2))
+        shifted = roll(shifted, shift[0] - further[0], shift[1] - further[1])
         g = gradient(shifted)
         if blocked:
             blocked = not mx.any(g).item()
             g = gradient(shifted, redirected=True) if blocked else g
-        g = mx.roll(g, [-s for s in shift], axis=(0, 1))
-        g = transform(g, i, steps) if transform else g
-        image = move(image, g)
-        mx.async_eval(image)
+        if transform:
+            g = roll(transform(roll(g, -shift[0], -shift[1]), i, steps), *shift)
+        shifted = move(shifted, g) if mask is None else move(shifted, g, roll(mask, *shift))
+        mx.async_eval(shifted)
         mx.eval(before)  # this step computes while the next one is laid out; MLX is lazy, and more would pile up
         if callback:
-            callback(image)
-    return np.array(image)
+            callback(roll(shifted, -shift[0], -shift[1]))
+    return np.array(roll(shifted, -shift[0], -shift[1]))
+
+
+def mover(step_size):
+    """Return a function (image, gradient, and perhaps a mask) -> the image a step further, within 0..255."""
+
+    def move(image, g, mask=1):
+        size = mx.abs(g).sum(axis=0).mean() / len(g)  # along the columns first: MLX adds rows by vectors
+        return mx.clip(image + step_size / mx.maximum(size, 1e-30) * mask * g, 0, 255)
+
+    return compiled(move)
 
 
 def gradient_function(net, targets, guide=None, precision="float32"):

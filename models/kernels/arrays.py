@@ -40,6 +40,22 @@ def wide(x):
     return x.view(mx.int64) if x.dtype.size == 4 and x.shape[-1] % 2 == 0 else x
 
 
+def roll(x, down, right):
+    """Shift H x W x C cyclically, as mx.roll does; on a CPU in half the time."""
+    if not on_cpu():
+        return mx.roll(x, [down, right], axis=(0, 1))
+    height, width, channels = x.shape
+    right = (right + width // 2) % width - width // 2
+    cells, first = x.reshape(height * width, channels), -(down * width + right) % (height * width)
+    y = mx.concatenate([cells[first:], cells[:first]]).reshape(x.shape)
+    # what left a row has entered another than its own: that strip is mended
+    if right > 0:
+        y[:, :right] = mx.roll(x[:, -right:], down, axis=0)
+    elif right < 0:
+        y[:, right:] = mx.roll(x[:, :-right], down, axis=0)
+    return y
+
+
 def blank(shape, dtype, value=0.0):
     """Return an array full of a value for wide() slices to be written into, the first of which makes a copy of it."""
     pairs = dtype.size == 4 and shape[-1] % 2 == 0

@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
 import models  # noqa: E402
 from models.dreaming.targets import parse_targets  # noqa: E402
-from models.kernels.compilation import compiled  # noqa: E402
+from models.kernels.arrays import roll  # noqa: E402
 
 import forced_gpu  # noqa: E402
 import mlx  # noqa: E402
@@ -174,10 +174,10 @@ def is_scattered(name, source, view):
     return name in ("AsStrided", "Broadcast") and source.shape != view.shape
 
 
-def step(gradient, update, image):
+def step(gradient, move, image):
     """Lay out a step of gradient_ascent() on H x W x 3."""
-    g = mx.roll(gradient(mx.roll(image, [3, 5], axis=(0, 1))), [-3, -5], axis=(0, 1))
-    return update(image, g)
+    shifted = roll(image, 3, 5)
+    return move(shifted, gradient(shifted))
 
 
 def count_step(net, layer, height, width):
@@ -185,13 +185,10 @@ def count_step(net, layer, height, width):
     gradient = dream.gradient_function(net, parse_targets(net, [layer]))
     image = mx.array(np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.float32))
 
-    @compiled
-    def update(image, g):  # as gradient_ascent() does
-        return mx.clip(image + 1.5 / mx.maximum(mx.abs(g).mean(), 1e-30) * g, 0, 255)
-
+    move = dream.mover(1.5)
     mx.eval(gradient(image[:96, :96]))
-    step(gradient, update, image)  # laid out twice: a shape that comes again is compiled
-    return count(nodes(step(gradient, update, image)))
+    step(gradient, move, image)  # laid out twice: a shape that comes again is compiled
+    return count(nodes(step(gradient, move, image)))
 
 
 def main():
