@@ -7,6 +7,7 @@ import mlx.core as mx
 from .arrays import along, on_cpu, overlap_add
 from .bands import Bands, by_rows, differentiable, each, edges, gather, join
 from .gpu import max_pool_gpu
+from .relu import relu
 
 
 def max_pool(x, kernel_size, stride, padding=0, ceil_mode=False):
@@ -15,6 +16,10 @@ def max_pool(x, kernel_size, stride, padding=0, ceil_mode=False):
     In ceil mode the last window may hang over the right and lower border, if it starts inside the image or its left
     padding. Raises ValueError where no window fits.
     """
+    if (
+        isinstance(x, Bands) and x.before_relu is not None
+    ):  # there are fewer maxima to take the ReLU of, and it is the same
+        return relu(max_pool(x.before_relu, kernel_size, stride, padding, ceil_mode))
     k, s, p = kernel_size, stride, padding
     height, width = x.shape[1:3]
     rows, columns = ((p, ceil_padding(size, k, s, p) if ceil_mode else p) for size in (height, width))

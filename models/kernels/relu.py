@@ -4,14 +4,19 @@ import contextlib
 
 import mlx.core as mx
 
-from .bands import differentiable, each, join
+from .bands import Bands, differentiable, each, join
 
 redirected = False  # set by redirected_relus()
 
 
 def relu(x):
     """Compute max(x, 0). Every ReLU of the networks comes through here, so that redirected_relus() finds them all."""
-    return redirected_relu(join(x)) if redirected else each(plain_relu, x)
+    if redirected:
+        return redirected_relu(join(x))
+    y = each(plain_relu, x)
+    if isinstance(y, Bands):
+        y.before_relu = x
+    return y
 
 
 def plain_relu(x):
