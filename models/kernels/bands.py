@@ -72,8 +72,12 @@ def use_kept(state):
 
 
 def streams(number):
-    """Return the streams of `number` bands; MLX has them for one Python thread each."""
-    known = of_this_thread.__dict__.setdefault("streams", [])
+    """Return the streams of `number` bands; MLX has them for one Python thread each.
+
+    The first is the one that computes what is in no bands: it need not sleep in between, nor wake the others all at
+    once, whom a system may then wake on one core.
+    """
+    known = of_this_thread.__dict__.setdefault("streams", [mx.default_stream(mx.cpu)])
     known += [mx.new_stream(mx.cpu) for _ in range(number - len(known))]
     return known[:number]
 
