@@ -191,8 +191,8 @@ def train_epoch(run, batches, step, interrupt):
 def check_finite(run, loss):
     if not math.isfinite(loss):
         raise UserError(
-            f"the loss is no longer a number (epoch {run.state.epoch + 1}): try a lower --lr (it is {run.args.lr:g}) "
-            "or a longer --warmup; nothing of this epoch was saved"
+            f"epoch {run.state.epoch + 1}: the loss is no longer a number: try a lower --lr (it is {run.args.lr:g}) or "
+            f"--head-lr ({run.args.head_lr:g}), or a longer --warmup; nothing of this epoch was saved"
         )
 
 

@@ -35,7 +35,7 @@ from dataset import plots
 from dataset.cli import Parser, UsageError, UserError, error_text, log, print_error, progress, run, whole_number
 from dataset.decoding import BYTES_PER_PIXEL, MEMORY_LIMIT
 from dataset.duplicates import ImageInfo, describe, find_duplicates
-from dataset.files import atomic_write, disk_error, file_name, shorten
+from dataset.files import atomic_write, check_place, disk_error, file_name, shorten
 from dataset.folder import check_spelling, composed, is_image, list_tree
 from dataset.images import SUFFIXES, ImageError, read_rgb, write_image
 from dataset.scan_cache import ScanCache
@@ -93,6 +93,7 @@ def add_limits(add):
 def main(arguments=None):
     args = build_parser().parse_args(arguments)
     sources, strays = list_sources(args.raw, args.output)
+    check_place(args.output / "report.csv")
     began = time.perf_counter()
     with ScanCache(args.output) as cache:
         cache.plan(sources)

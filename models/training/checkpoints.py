@@ -35,7 +35,7 @@ def write(path, net, optimizers, state):
     arrays = {key: np.array(array) for key, array in arrays_of(net, optimizers).items()}
     spoilt = [key for key, array in arrays.items() if not np.isfinite(array).all()]
     if spoilt:
-        raise UserError(f"{spoilt[0]} is no longer finite: lower the learning rate (--lr); {path} is left as it was")
+        raise UserError(f"{spoilt[0]} is no longer finite: lower --lr or --head-lr; {path} is left as it was")
     text = np.frombuffer(json.dumps(state).encode(), np.uint8)
     with atomic_write(path) as temporary:
         np.savez(temporary, **{STATE: text}, **arrays)

@@ -267,6 +267,7 @@ def test_mistakes_end_in_one_line(raw, tmp_path):
     for arguments, status, text in (
         ([tmp_path / "none", "-o", out], 1, "no such folder"),
         ([raw / "ant" / "0.jpg", "-o", out], 1, "is not a folder"),
+        ([raw, "-o", tmp_path / "split" / "val" / "a" / "1.jpg"], 1, "is a file, not a folder"),
         ([tmp_path / "flat", "-o", out], 1, "no class folders"),
         ([raw, "-o", raw / "ant"], 2, "lie in one another"),
         ([raw, "-o", tmp_path], 2, "lie in one another"),
