@@ -160,8 +160,8 @@ def gradient_ascent(gradient, image, steps, step_size, jitter, rng, callback=Non
     blocked = True  # until a step has shown that some gradient reaches the image
     for i in range(steps):
         before = shifted
-        further, shift = shift, tuple(int(s) for s in rng.integers(-jitter, jitter + 1, 2))
-        shifted = roll(shifted, shift[0] - further[0], shift[1] - further[1])
+        last, shift = shift, tuple(int(s) for s in rng.integers(-jitter, jitter + 1, 2))
+        shifted = roll(shifted, shift[0] - last[0], shift[1] - last[1])
         g = gradient(shifted)
         if blocked:
             blocked = not mx.any(g).item()
