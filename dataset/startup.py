@@ -16,8 +16,11 @@ PATIENCE = 3  # seconds: so long after a Ctrl-C, while what was begun is put awa
 
 def is_script():
     """Return whether the program that runs is one of ours, and no user's that imports us."""
-    main = Path(sys.argv[0]).absolute() if sys.argv else Path()
-    return main.suffix == ".py" and main.resolve().parent in (ROOT, ROOT / "dataset")
+    try:
+        main = Path(sys.argv[0]).absolute() if sys.argv else Path()
+        return main.suffix == ".py" and main.resolve().parent in (ROOT, ROOT / "dataset")
+    except OSError:  # the working folder is gone
+        return False
 
 
 def open_streams():

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -41,14 +42,12 @@ def compiled_with(function, state):
     """Return a function of arrays that is compiled from its first call on; `state`: what it changes beside, lists and
     dictionaries of arrays.
     """
+    if on_cpu() and not mode_setter():
+        return function
     fast = mx.compile(function, inputs=state, outputs=state)
 
     def call(*arrays):
-        if not on_cpu():
-            return fast(*arrays)
-        if not mode_setter():
-            return function(*arrays)
-        with unfused():
+        with unfused() if on_cpu() else contextlib.nullcontext():
             return fast(*arrays)
 
     return call
@@ -56,8 +55,8 @@ def compiled_with(function, state):
 
 @contextlib.contextmanager
 def unfused():
-    """Compile without fusing operations, for which a CPU would need a C++ compiler; MLX then keeps the graph alone,
-    which it repeats several times faster than Python lays it out.
+    """Compile without fusing operations, which on a CPU takes seconds of a C++ compiler and rounds otherwise; MLX then
+    keeps the graph alone, which it repeats several times faster than Python lays it out.
     """
     set_mode = mode_setter()
     with one_at_a_time:  # the mode is one for all threads
@@ -70,8 +69,15 @@ def unfused():
 
 @functools.cache
 def mode_setter():
-    """Return MLX's function that sets how it compiles; None where there is none, or nothing is to be compiled."""
+    """Return MLX's function that sets how it compiles; None where nothing is to be compiled.
+
+    Without g++ MLX compiles nothing on a CPU, and asks a shell for it, which would complain where the folder is gone.
+    """
     library = Path(next(iter(mlx.__path__))) / "lib" / "libmlx.so"
-    if not library.exists() or "MLX_DISABLE_COMPILE" in os.environ:
+    try:
+        os.getcwd()
+    except OSError:
+        return None
+    if "MLX_DISABLE_COMPILE" in os.environ or not (library.exists() and shutil.which("g++")):
         return None
     return getattr(ctypes.CDLL(str(library)), SET_MODE, None)
