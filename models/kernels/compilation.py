@@ -69,15 +69,14 @@ def unfused():
 
 @functools.cache
 def mode_setter():
-    """Return MLX's function that sets how it compiles; None where nothing is to be compiled.
-
-    Without g++ MLX compiles nothing on a CPU, and asks a shell for it, which would complain where the folder is gone.
-    """
+    """Return MLX's function that sets how it compiles; None where nothing is to be compiled."""
     library = Path(next(iter(mlx.__path__))) / "lib" / "libmlx.so"
-    try:
-        os.getcwd()
-    except OSError:
-        return None
+    # without g++, MLX compiles nothing on a CPU
     if "MLX_DISABLE_COMPILE" in os.environ or not (library.exists() and shutil.which("g++")):
         return None
+    try:
+        os.getcwd()
+    except OSError:  # then the shell that MLX asks for g++ would complain
+        return None
+    mx.compile(lambda x: x)(mx.array(0))  # it asks now, and once
     return getattr(ctypes.CDLL(str(library)), SET_MODE, None)
