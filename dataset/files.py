@@ -28,7 +28,9 @@ def atomic_write(path):
         yield temporary
         os.replace(temporary, path)
         remove_abandoned(path, temporary)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename == os.fspath(temporary):
+            error.filename, error.filename2 = os.fspath(path), None  # the name that its user knows
         temporary.unlink(missing_ok=True)
         raise
     finally:
@@ -46,8 +48,9 @@ def claim_temporary(path):
         temporary = temporary_path(path, number)
         try:
             handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        except OSError:
+        except OSError as error:
             if not os.path.lexists(temporary):
+                error.filename = os.fspath(path)
                 raise
             number += 1  # another user's
             continue
