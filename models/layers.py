@@ -32,17 +32,19 @@ class Conv2d(nn.Conv2d):
         return weight, None if bias is None else self.cached("bias16", lambda array: array.astype(dtype), bias)
 
     def cached(self, name, make, *sources):
-        """Return make(*sources), computed anew only when one of the arrays `sources` is not the one of the last call.
+        """Return make(*sources), computed anew only for arrays `sources` that are not those of a call before.
 
         What dreaming derives from the weights (folded, transposed) is thus derived once, and never outlives weights
-        that were trained or loaded since.
+        that were trained or loaded since. Two calls are remembered: with the weights as they are, and folded.
         """
-        kept_sources, kept = self.get("_" + name, ((), None))
-        if len(kept_sources) != len(sources) or any(a is not b for a, b in zip(kept_sources, sources, strict=True)):
-            kept = make(*sources)
-            if not self.training:
-                self["_" + name] = (sources, kept)
-        return kept
+        calls = self.get("_" + name, ())
+        for known, made in calls:
+            if len(known) == len(sources) and all(a is b for a, b in zip(known, sources, strict=True)):
+                return made
+        made = make(*sources)
+        if not self.training:
+            self["_" + name] = ((sources, made), *calls[:1])
+        return made
 
 
 class BasicConv2d(nn.Module):
