@@ -21,13 +21,18 @@ def laid_out(x):
     MLX adds rows of cells by vectors, and copies them one by one. To a scalar it would add in the order in which a
     transposed array lies in memory.
     """
-    return x + zeros(x.shape[-1], x.dtype)
+    return x + full(x.shape, x.dtype, of=x.shape[-1])
 
 
-@functools.cache
-def zeros(count, dtype):
-    """Return zeros that are laid out once."""
-    x = mx.zeros(count, dtype)
+def at_least_zero(x):
+    """Return max(x, 0)."""
+    return mx.maximum(x, full(x.shape, x.dtype) if on_cpu() else 0)
+
+
+@functools.lru_cache(maxsize=4096)
+def full(shape, dtype, value=0.0, of=1):
+    """Return an array full of a value, the last `of` of whose cells alone are in memory; it is computed once."""
+    x = mx.broadcast_to(mx.full(of, value, dtype), shape)
     mx.eval(x)
     return x
 
@@ -58,17 +63,18 @@ def roll(x, down, right):
 
 def blank(shape, dtype, value=0.0):
     """Return an array full of a value for wide() slices to be written into, the first of which makes a copy of it."""
-    pairs = dtype.size == 4 and shape[-1] % 2 == 0
-    return mx.broadcast_to(constant(value, dtype, pairs), (*shape[:-1], shape[-1] // 2) if pairs else shape)
+    *rest, channels = shape
+    if dtype.size != 4 or channels % 2:
+        kept = full((*rest, channels), dtype, value)
+    else:
+        kept = full((*rest, channels // 2), mx.int64, pair(value, dtype))
+    return kept[...]  # another Python object: what is written changes the object
 
 
 @functools.cache
-def constant(value, dtype, pair):
-    """Return a value, or a pair of it in one as wide() has them, that is computed once."""
-    x = mx.array([value] * 2, dtype)
-    x = x.view(mx.int64)[0] if pair else x[0]
-    mx.eval(x)
-    return x
+def pair(value, dtype):
+    """Return the int64 whose halves are two values of a dtype of 4 bytes."""
+    return mx.array([value] * 2, dtype).view(mx.int64).item()
 
 
 def join_cells(arrays, axis):

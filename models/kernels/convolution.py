@@ -43,7 +43,8 @@ def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), cached=uncached)
         return conv2d_gpu(x, weight, bias, stride, padding, cached)
     kernel = weight.shape[1:3]
     if kernel == stride == (1, 1) and padding == (0, 0):
-        return each(lambda x: pointwise(x, weight, bias), x)
+        matrix = cached("matrix", as_matrix, weight)
+        return each(lambda x: product(x, matrix, bias), x)
     rows, columns = (
         (side + 2 * p - k) // s + 1 for side, p, k, s in zip(x.shape[1:3], padding, kernel, stride, strict=True)
     )
@@ -87,9 +88,14 @@ def subsample(bands, sh, sw):
     return Bands(differentiable(forward, backward)(bands.parts), bands.streams)
 
 
-def pointwise(x, weight, bias):
-    """Convolve with a kernel of 1 x 1: a product of matrices."""
-    y = x @ weight.reshape(len(weight), -1).T
+def as_matrix(weight):
+    """Return the weights O x h x w x C of a convolution as a matrix of (h w C) x O."""
+    return weight.reshape(len(weight), -1).T
+
+
+def product(x, matrix, bias):
+    """Multiply cells ... x C with C x O and add the bias: a convolution with a kernel of 1 x 1."""
+    y = x @ matrix
     return y if bias is None else y + bias
 
 
@@ -107,7 +113,7 @@ def convolve(bands, weight, bias, stride, padding, size, cached):
                     y = correlate(parts, start - ph, (stop - start, size[1]), padding[1], factors, kernel, bias)
                 else:
                     cells = unfold(seen(parts, start, stop), kernel, stride)
-                    y = pointwise(cells, weight, bias).reshape(-1, stop - start, size[1], len(weight))
+                    y = product(cells, as_matrix(weight), bias).reshape(-1, stop - start, size[1], len(weight))
             outputs.append(y)
         return outputs
 
@@ -139,7 +145,7 @@ def unfold(x, kernel, stride):
 
 
 def matrix_factors(weight):
-    """Return the matrices that correlate() multiplies with: one a row of the kernel, (kw C) x O, or Winograd's 36."""
+    """Return what correlate() multiplies with: Winograd's factors, or a matrix a row of the kernel, (kw C) x O."""
     if by_winograd(weight):
         return winograd_factors(weight)
     return [mx.contiguous(weight[:, i].reshape(len(weight), -1).T) for i in range(weight.shape[1])]
@@ -152,7 +158,7 @@ def correlate(parts, top, size, left, factors, kernel, bias=None):
     """
     (kh, kw), (rows, columns) = kernel, size
     n, _, width, channels = parts[0].shape
-    if len(factors) != kh:
+    if not isinstance(factors, list):
         return winograd(parts, top, size, left, factors, bias)
     x = gather(parts, top, top + rows + kh - 1, (left, columns + kw - 1 - width - left))
     height = x.shape[1]

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from .arrays import join_cells
+from .arrays import at_least_zero, join_cells
 from .bands import differentiable, each
-from .convolution import pointwise
+from .convolution import as_matrix, product
 from .gpu import cells_of_windows, first_maximum, flip, in_pairs
 
 
@@ -74,14 +74,16 @@ def heads_cpu(x, heads):
     """
     head, parts = merged(heads)
 
-    def forward(x, weight, bias):
-        y = pointwise(x, weight, bias)
-        return [mx.maximum(y[..., part], 0) for part in parts]
+    matrix = head.cached("matrix", as_matrix, head.weight)
+
+    def forward(x, _, bias):  # the weights come as other objects, for which cached() would keep nothing
+        y = product(x, matrix, bias)
+        return [at_least_zero(y[..., part]) for part in parts]
 
     def backward(primals, dy, outputs):
         x, weight, _ = primals
         dy = join_cells([d * mx.sign(y) for d, y in zip(dy, outputs, strict=True)], -1)
-        return dy @ weight.reshape(len(weight), -1), weight_gradient(x, weight, dy), dy.sum(axis=(0, 1, 2))
+        return dy @ matrix.T, weight_gradient(x, weight, dy), dy.sum(axis=(0, 1, 2))
 
     return each(lambda x: differentiable(forward, backward)(x, head.weight, head.bias), x)
 

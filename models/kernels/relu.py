@@ -4,6 +4,7 @@ import contextlib
 
 import mlx.core as mx
 
+from .arrays import at_least_zero
 from .bands import Bands, differentiable, each, join
 
 redirected = False  # set by redirected_relus()
@@ -20,7 +21,7 @@ def relu(x):
 
 
 def plain_relu(x):
-    return differentiable(lambda x: mx.maximum(x, 0), plain_relu_gradient)(x)
+    return differentiable(at_least_zero, plain_relu_gradient)(x)
 
 
 def plain_relu_gradient(x, dy, y):

@@ -25,6 +25,7 @@ OUTPUT = np.array(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 )  # fmt: skip
 INPUT, KERNEL, OUTPUT = (mx.array(np.kron(matrix, matrix), mx.float32) for matrix in (INPUT, KERNEL, OUTPUT))
+OUTPUT_GRADIENT = OUTPUT.T
 
 STRIP = 2**24  # bytes of transformed tiles that are made at a time, about: VGG would need thrice the memory
 BLOCK = 64  # channels of outputs that tile_by_tile() makes at a time, at most
@@ -36,16 +37,16 @@ def by_winograd(weight):
 
 
 def winograd_factors(weight):
-    """Return the 36 matrices, C x O, that winograd() multiplies with."""
+    """Return the 36 matrices, C x O, that winograd() multiplies with, one below the other."""
     outputs, _, _, channels = weight.shape
-    taps = weight.transpose(1, 2, 3, 0).reshape(9, channels, outputs)
-    return mx.contiguous(mx.tensordot(KERNEL, taps, axes=1))
+    taps = weight.transpose(1, 2, 3, 0).reshape(9, channels * outputs)
+    return mx.contiguous((KERNEL @ taps).reshape(36 * channels, outputs))
 
 
 def winograd(parts, top, size, left, factors, bias):
     """Do what correlate() does, for kernels of 3 x 3 by Winograd's 36 products, a strip of rows after the other."""
     rows, columns = size
-    channels = max(factors.shape[1:])
+    channels = max(parts[0].shape[-1], factors.shape[1])
     cells = 9 / 4 * len(parts[0]) * rows * columns * channels  # that the transformed tiles have
     strips = min(-(-rows // 4), max(1, round(4 * cells / STRIP)))
     cuts = [4 * (-(-rows // 4) * i // strips) for i in range(strips)] + [rows]
@@ -64,7 +65,7 @@ def winograd_strip(parts, top, size, left, factors, bias):
     x = gather(parts, top, top + 4 * down + 2, (left, 4 * across + 2 - width - left))
     y = tile_by_tile(x, factors) if small_products() else plane_by_plane(x, factors)
     y = laid_out(y) if bias is None else y + bias.reshape(y.shape[-2:])
-    return y.reshape(-1, 4 * down, 4 * across, factors.shape[2])
+    return y.reshape(-1, 4 * down, 4 * across, factors.shape[1])
 
 
 def tile_by_tile(x, factors):
@@ -72,18 +73,19 @@ def tile_by_tile(x, factors):
 
     Returns n x tiles down x 4 x tiles across x 4 x blocks x block of channels, a view.
     """
-    (*_, channels), (_, _, outputs) = x.shape, factors.shape
+    channels, outputs = x.shape[-1], factors.shape[1]
     tiles = tiles_of(x)
     made = transform_each(INPUT, tiles).reshape(-1, 36 * channels)
-    made = mx.segmented_mm(made, factors.reshape(36 * channels, outputs), segments(channels))
+    made = mx.segmented_mm(made, factors, segments(channels))
     block = max(block for block in range(1, BLOCK + 1) if outputs % block == 0)
     made = laid_out(made.reshape(36, -1, outputs // block, block).transpose(1, 2, 0, 3)).reshape(-1, 36, block)
-    return (OUTPUT @ made).reshape(*tiles.shape[:3], -1, 4, 4, block).transpose(0, 1, 4, 2, 5, 3, 6)
+    return (of_each(OUTPUT, len(made)) @ made).reshape(*tiles.shape[:3], -1, 4, 4, block).transpose(0, 1, 4, 2, 5, 3, 6)
 
 
 def plane_by_plane(x, factors):
     """Do what tile_by_tile() does by large products alone, for all tiles together."""
     tiles = tiles_of(x)
+    factors = factors.reshape(36, x.shape[-1], -1)
     made = OUTPUT @ (planes(INPUT, tiles) @ factors).reshape(36, -1)
     return made.reshape(4, 4, *tiles.shape[:3], 1, -1).transpose(2, 3, 0, 4, 1, 5, 6)
 
@@ -99,7 +101,16 @@ def tiles_of(x):
 def transform_each(matrix, tiles):
     """Multiply the cells of each of n x down x across x side x side x C by a matrix: tiles x cells x C."""
     *_, side, _, channels = tiles.shape
-    return matrix @ laid_out(tiles).reshape(-1, side * side, channels)
+    cells = laid_out(tiles).reshape(-1, side * side, channels)
+    return of_each(matrix, len(cells)) @ cells
+
+
+@functools.lru_cache(maxsize=4096)
+def of_each(matrix, tiles):
+    """Return a matrix as that of each of so many tiles, which is no copy."""
+    matrices = mx.broadcast_to(matrix, (tiles, *matrix.shape))
+    mx.eval(matrices)
+    return matrices
 
 
 def planes(matrix, tiles):
@@ -124,6 +135,6 @@ def winograd_weight_gradient(x, dy):
     beyond = [(0, 0), (0, 4 * down - rows), (0, 4 * across - columns), (0, 0)]
     x, dy = mx.pad(x, beyond), mx.pad(dy, beyond)
     dy = dy.reshape(n, down, 4, across, 4, outputs).transpose(0, 1, 3, 2, 4, 5)
-    taps = planes(OUTPUT.T, dy).transpose(0, 2, 1) @ planes(INPUT, tiles_of(x))
+    taps = planes(OUTPUT_GRADIENT, dy).transpose(0, 2, 1) @ planes(INPUT, tiles_of(x))
     taps = KERNEL.T @ taps.reshape(36, -1)
     return taps.reshape(3, 3, outputs, -1).transpose(2, 0, 1, 3)
