@@ -39,7 +39,7 @@ def max_of_columns(x, k, s, p, end):
         return functools.reduce(mx.maximum, windows_along(2, x, k, s, (x.shape[2] - k) // s + 1))
 
     def backward(x, dy, y):
-        seen = gather([x], 0, x.shape[1], (p, max(0, end - 1)), -float("inf"))
+        seen = gather([x], 0, x.shape[1], (p, end), -float("inf"))
         shares = first_maxima(windows_along(2, seen, k - 1, s, y.shape[2]), y, dy)
         return spread(2, [(-p, shares)], s, 0, x.shape[2])
 
@@ -50,7 +50,7 @@ def max_of_rows(bands, k, s, p, rows):
     """Return the maxima of windows of k rows, s apart, of bands of rows with a border of p rows above."""
     inner, outer = edges(bands, rows), edges(bands, bands.shape[1])
 
-    def seen(parts, start, stop, k=k):
+    def seen(parts, start, stop):
         """Return what the windows start to stop see in their first row, their second, ... of k."""
         x = gather(parts, start * s - p, (stop - 1) * s - p + k, fill=-float("inf"))
         return windows_along(1, x, k, s, stop - start)
@@ -66,7 +66,7 @@ def max_of_rows(bands, k, s, p, rows):
         shares = []
         for i, (stream, ends) in enumerate(zip(bands.streams, inner, strict=True)):
             with mx.stream(stream):
-                found = first_maxima(seen(parts, *ends, k - 1), y[i], dy[i])
+                found = first_maxima(seen(parts, *ends)[:-1], y[i], dy[i])
             shares.append((ends[0] * s - p, found))
         gradients = []
         for stream, (start, stop) in zip(bands.streams, outer, strict=True):
