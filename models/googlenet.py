@@ -8,10 +8,9 @@ import mlx.nn as nn
 
 from .kernels import relu as relu_kernels
 from .kernels.arrays import on_cpu
-from .kernels.bands import concatenate
 from .kernels.inception import Kernel, heads_cpu, inception_gpu
 from .kernels.pooling import adaptive_avg_pool
-from .kernels.relu import relu
+from .kernels.relu import concatenate, relu
 from .layers import BasicConv2d, MaxPool2d, flatten_chw
 from .network import Network, layers_after
 
@@ -40,7 +39,8 @@ class Inception(nn.Module):
     def stages(self, name, x):
         together = not (self.training or relu_kernels.redirected)  # then batch norms are folded into convolutions
         if together and on_cpu():
-            output, *starts = heads_cpu(x, kernels(self.heads(), x.dtype))
+            before_relu, *starts = heads_cpu(x, kernels(self.heads(), x.dtype))
+            output = relu(before_relu)
         else:
             output, *starts = (head(x) for head in self.heads())
         outputs = [output]

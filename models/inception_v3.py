@@ -2,8 +2,9 @@
 
 import mlx.nn as nn
 
-from .kernels.bands import concatenate, join
+from .kernels.bands import join
 from .kernels.pooling import adaptive_avg_pool, avg_pool_3x3, max_pool
+from .kernels.relu import concatenate
 from .layers import BasicConv2d, MaxPool2d
 from .network import Network, layers_after
 

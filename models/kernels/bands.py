@@ -14,7 +14,7 @@ import threading
 import mlx.core as mx
 
 from . import blas
-from .arrays import along, blank, join_cells, on_cpu, wide
+from .arrays import along, blank, join_cells, laid_out, on_cpu, wide
 
 ROWS = 4  # the fewest rows a band may have: an array with fewer a band is one piece again
 IMAGE_ROWS = 32  # likewise of pixels
@@ -120,12 +120,18 @@ def each(function, x, *others):
 
 def concatenate(arrays):
     """Concatenate arrays or Bands N x H x W x C along the channels."""
-    ends = list(itertools.accumulate(x.shape[-1] for x in arrays))[:-1]
+    ends = channel_ends(arrays)
 
     def gradient(_, dy, outputs):
-        return mx.split(dy, ends, axis=-1)
+        parts = mx.split(dy, ends, axis=-1)
+        return [laid_out(part) for part in parts] if on_cpu() else parts
 
     return each(lambda *parts: differentiable(lambda *parts: join_cells(parts, -1), gradient)(*parts), *arrays)
+
+
+def channel_ends(arrays):
+    """Return the channels at which all but the last of concatenated arrays end."""
+    return list(itertools.accumulate(x.shape[-1] for x in arrays))[:-1]
 
 
 def by_rows(function, x, rows):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from .arrays import at_least_zero, join_cells
+from .arrays import at_least_zero, join_cells, laid_out
 from .bands import differentiable, each
 from .convolution import as_matrix, product
 from .gpu import cells_of_windows, first_maximum, flip, in_pairs
@@ -68,7 +68,7 @@ def inception_gpu(x, heads, tails):
 
 
 def heads_cpu(x, heads):
-    """Return the outputs, after a ReLU, of 1 x 1 Kernels of the same N x H x W x C, an array or Bands.
+    """Return the outputs of 1 x 1 Kernels of the same N x H x W x C, an array or Bands; all but the first after a ReLU.
 
     They are one product of matrices, and so are their gradients for x.
     """
@@ -78,11 +78,12 @@ def heads_cpu(x, heads):
 
     def forward(x, _, bias):  # the weights come as other objects, for which cached() would keep nothing
         y = product(x, matrix, bias)
-        return [at_least_zero(y[..., part]) for part in parts]
+        return [laid_out(y[..., parts[0]]), *(at_least_zero(y[..., part]) for part in parts[1:])]
 
     def backward(primals, dy, outputs):
         x, weight, _ = primals
-        dy = join_cells([d * mx.sign(y) for d, y in zip(dy, outputs, strict=True)], -1)
+        starts = [d * mx.sign(y) for d, y in zip(dy[1:], outputs[1:], strict=True)]
+        dy = join_cells([dy[0], *starts], -1)
         return dy @ matrix.T, weight_gradient(x, weight, dy), dy.sum(axis=(0, 1, 2))
 
     return each(lambda x: differentiable(forward, backward)(x, head.weight, head.bias), x)

@@ -16,7 +16,7 @@ def max_pool(x, kernel_size, stride, padding=0, ceil_mode=False):
     In ceil mode the last window may hang over the right and lower border, if it starts inside the image or its left
     padding. Raises ValueError where no window fits.
     """
-    if isinstance(x, Bands) and x.before_relu is not None:
+    if stride > 1 and getattr(x, "before_relu", None) is not None:
         # the same, and the ReLU is taken of fewer cells
         return relu(max_pool(x.before_relu, kernel_size, stride, padding, ceil_mode))
     k, s, p = kernel_size, stride, padding

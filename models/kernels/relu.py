@@ -4,7 +4,8 @@ import contextlib
 
 import mlx.core as mx
 
-from .arrays import at_least_zero
+from . import bands
+from .arrays import at_least_zero, join_cells
 from .bands import Bands, differentiable, each, join
 
 redirected = False  # set by redirected_relus()
@@ -26,6 +27,22 @@ def plain_relu(x):
 
 def plain_relu_gradient(x, dy, y):
     return dy * mx.sign(y)  # a third of the passes over memory that the maximum's own gradient makes
+
+
+def concatenate(arrays):
+    """Concatenate arrays or Bands N x H x W x C along the channels. The ReLUs that made all of them become one."""
+    before = [getattr(x, "before_relu", None) for x in arrays]
+    if any(x is None for x in before):
+        return bands.concatenate(arrays)
+    ends = bands.channel_ends(arrays)
+
+    def gradient(_, dy, y):
+        return [d * s for d, s in zip(mx.split(dy, ends, -1), mx.split(mx.sign(y), ends, -1), strict=True)]
+
+    joined = differentiable(lambda *parts: at_least_zero(join_cells(parts, -1)), gradient)
+    y = each(joined, *before)
+    y.before_relu = bands.concatenate(before)
+    return y
 
 
 @contextlib.contextmanager

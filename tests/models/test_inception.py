@@ -3,7 +3,7 @@
 import models  # noqa: F401  (before MLX)
 from models.googlenet import BasicConv2d, Inception, kernels
 from models.googlenet_bvlc import ConvReLU
-from models.kernels.inception import heads_cpu, inception_gpu
+from models.kernels.inception import inception_gpu
 
 import mlx.core as mx
 import numpy as np
@@ -26,15 +26,14 @@ def as_one(module, x):
     return inception_gpu(x, kernels(module.heads(), x.dtype), kernels(module.tails(), x.dtype))
 
 
-def with_heads_as_one(module, x):
-    output, *starts = heads_cpu(x, kernels(module.heads(), x.dtype))
-    ends = [module[branch][1](y) for branch, y in zip(("branch2", "branch3"), starts, strict=True)]
-    return mx.concatenate([output, *ends, module.branch4[1](module.branch4[0](x))], axis=-1)
+def by_stages(module, x):
+    *_, (_, output) = module.stages("module", x)
+    return output
 
 
 @pytest.mark.parametrize("conv, size5x5", [(BasicConv2d, 3), (ConvReLU, 5)])
 @pytest.mark.parametrize("size", [(1, 9, 14), (2, 7, 6)])
-@pytest.mark.parametrize("as_one", [as_one, with_heads_as_one])
+@pytest.mark.parametrize("as_one", [as_one, by_stages])
 def test_a_module_as_one(conv, size5x5, size, as_one):
     module = Inception(conv, size5x5, *WIDTHS).eval()
     module.update(
