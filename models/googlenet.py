@@ -37,24 +37,30 @@ class Inception(nn.Module):
         self.branch4 = [MaxPool2d(3, 1, padding=1), conv(inputs, pool_proj, 1)]
 
     def stages(self, name, x):
-        together = not (self.training or relu_kernels.redirected)  # then batch norms are folded into convolutions
-        if together and on_cpu():
-            before_relu, *starts = heads_cpu(x, kernels(self.heads(), x.dtype))
-            output = relu(before_relu)
-        else:
-            output, *starts = (head(x) for head in self.heads())
+        output, *starts = self.starts(x)
         outputs = [output]
         yield f"{name}.branch1", output
         for branch, start in zip(("branch2", "branch3", "branch4"), (*starts, self.branch4[0](x)), strict=True):
             yield f"{name}.{branch}.0", start
             outputs.append(self[branch][1](start))
             yield f"{name}.{branch}.1", outputs[-1]
-        if together and not on_cpu():
-            output = inception_gpu(x, kernels(self.heads(), x.dtype), kernels(self.tails(), x.dtype))
-        else:
+        if on_cpu() or self.training or relu_kernels.redirected:
             output = concatenate(outputs)
+        else:
+            output = inception_gpu(x, folded(self.heads(), x.dtype), folded(self.tails(), x.dtype))
         yield name, output
         return output
+
+    def starts(self, x):
+        """Return what the blocks make of the input that convolve it: on a CPU in one."""
+        heads = self.heads()
+        if relu_kernels.redirected or not on_cpu():
+            return [head(x) for head in heads]
+        if self.training:
+            kernels = [Kernel(*head.conv.parameters_for(x), head.conv.cached) for head in heads]
+            return [head.after(y) for head, y in zip(heads, heads_cpu(x, kernels, relu=False), strict=True)]
+        before_relu, *starts = heads_cpu(x, folded(heads, x.dtype))
+        return [relu(before_relu), *starts]
 
     def heads(self):
         """Return the blocks that convolve the input."""
@@ -65,8 +71,8 @@ class Inception(nn.Module):
         return self.branch2[1], self.branch3[1], self.branch4[1]
 
 
-def kernels(blocks, dtype):
-    """Return the Kernels of blocks of a convolution and a ReLU."""
+def folded(blocks, dtype):
+    """Return the Kernels of blocks with fixed statistics."""
     return [Kernel(*block.folded(dtype), block.conv.cached) for block in blocks]
 
 

@@ -8,6 +8,7 @@ import mlx.nn as nn
 
 from .googlenet import GoogLeNet
 from .kernels.pooling import adaptive_avg_pool
+from .kernels.relu import relu
 from .layers import LRN, Conv2d
 
 
@@ -18,6 +19,10 @@ class ConvReLU(nn.Module):
 
     def __call__(self, x):
         return self.conv.with_relu(x)
+
+    def after(self, y):
+        """Return what this makes of its convolution's output."""
+        return relu(y)
 
     def folded(self, dtype):
         """Return (weight, bias), as `dtype`."""

@@ -58,6 +58,10 @@ class BasicConv2d(nn.Module):
     def __call__(self, x):
         return conv_bn_relu(self.conv, self.bn, x)
 
+    def after(self, y):
+        """Return what this makes of its convolution's output."""
+        return relu(self.bn(y))
+
     def folded(self, dtype):
         """Return (weight, bias), as `dtype`, of the convolution that this is with fixed statistics."""
         return folded(self.conv, self.bn, dtype)

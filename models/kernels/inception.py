@@ -17,7 +17,8 @@ from .gpu import cells_of_windows, first_maximum, flip, in_pairs
 
 
 class Kernel(NamedTuple):
-    """A convolution of stride 1 that keeps the size of its map: weight O x h x w x I, bias, Conv2d.cached."""
+    """A convolution of stride 1 that keeps the size of its map: weight O x h x w x I, bias or None,
+    Conv2d.cached."""
 
     weight: mx.array
     bias: mx.array
@@ -67,33 +68,42 @@ def inception_gpu(x, heads, tails):
     return module(x, head.weight, head.bias, output_bias, *(tail.weight for tail in tails))[0]
 
 
-def heads_cpu(x, heads):
-    """Return the outputs of 1 x 1 Kernels of the same N x H x W x C, an array or Bands; all but the first after a ReLU.
+def heads_cpu(x, heads, relu=True):
+    """Return the outputs of 1 x 1 Kernels of the same N x H x W x C, an array or Bands; with `relu`, all but the first
+    after a ReLU.
 
     They are one product of matrices, and so are their gradients for x.
     """
     head, parts = merged(heads)
-
     matrix = head.cached("matrix", as_matrix, head.weight)
+    ends = [at_least_zero if relu and i else laid_out for i in range(len(parts))]
 
-    def forward(x, _, bias):  # the weights come as other objects, for which cached() would keep nothing
-        y = product(x, matrix, bias)
-        return [laid_out(y[..., parts[0]]), *(at_least_zero(y[..., part]) for part in parts[1:])]
+    def forward(x, *_):  # the weights come as other objects, for which cached() would keep nothing
+        y = product(x, matrix, head.bias)
+        return [end(y[..., part]) for end, part in zip(ends, parts, strict=True)]
 
     def backward(primals, dy, outputs):
-        x, weight, _ = primals
-        starts = [d * mx.sign(y) for d, y in zip(dy[1:], outputs[1:], strict=True)]
+        x = primals[0]
+        starts = [d * mx.sign(y) if relu else d for d, y in zip(dy[1:], outputs[1:], strict=True)]
         dy = join_cells([dy[0], *starts], -1)
-        return dy @ matrix.T, weight_gradient(x, weight, dy), dy.sum(axis=(0, 1, 2))
+        weights = cells(dy).T @ cells(x)
+        return (dy @ matrix.T, weights.reshape(head.weight.shape), cells(dy).sum(axis=0))[: len(primals)]
 
-    return each(lambda x: differentiable(forward, backward)(x, head.weight, head.bias), x)
+    primals = (head.weight,) if head.bias is None else (head.weight, head.bias)
+    return each(lambda x: differentiable(forward, backward)(x, *primals), x)
+
+
+def cells(x):
+    """Return N x H x W x C as rows of C."""
+    return x.reshape(-1, x.shape[-1])
 
 
 def merged(kernels):
     """Return (one Kernel of 1 x 1 convolutions of the same input, [slice of its channels] of each of them)."""
     cached = kernels[0].cached
     weight = cached("merged", join, *(kernel.weight for kernel in kernels))
-    bias = cached("merged_bias", join, *(kernel.bias for kernel in kernels))
+    biases = [kernel.bias for kernel in kernels]
+    bias = None if biases[0] is None else cached("merged_bias", join, *biases)
     return Kernel(weight, bias, lambda name, *of: cached("merged_" + name, *of)), pieces(kernels)
 
 
@@ -101,7 +111,7 @@ def pieces(kernels):
     """Return the slice of channels of each of Kernels whose outputs lie one behind the other."""
     stops = [0]
     for kernel in kernels:
-        stops.append(stops[-1] + len(kernel.bias))
+        stops.append(stops[-1] + len(kernel.weight))
     return [slice(*ends) for ends in zip(stops, stops[1:], strict=False)]
 
 

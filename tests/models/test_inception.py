@@ -1,7 +1,7 @@
 """An Inception module as one function against its branches one by one: values and all gradients."""
 
 import models  # noqa: F401  (before MLX)
-from models.googlenet import BasicConv2d, Inception, kernels
+from models.googlenet import BasicConv2d, Inception, folded
 from models.googlenet_bvlc import ConvReLU
 from models.kernels.inception import inception_gpu
 
@@ -23,7 +23,7 @@ def branches_one_by_one(module, x):
 
 
 def as_one(module, x):
-    return inception_gpu(x, kernels(module.heads(), x.dtype), kernels(module.tails(), x.dtype))
+    return inception_gpu(x, folded(module.heads(), x.dtype), folded(module.tails(), x.dtype))
 
 
 def by_stages(module, x):
