@@ -48,7 +48,7 @@ from models.dreaming.targets import Target, chosen_targets, linear, parse_target
 from models.dreaming.tiles import bound_cache, in_tiles, tile_size
 from models.dreaming.timelapse import timelapse
 from models.dreaming.visualize import visualize
-from models.kernels.arrays import roll
+from models.kernels.arrays import mean_size, roll
 from models.kernels.compilation import compiled
 from models.kernels.relu import redirected_relus
 from models.launch import join_group
@@ -180,8 +180,7 @@ def mover(step_size):
     """Return a function (image, gradient, and perhaps a mask) -> the image a step further, within 0..255."""
 
     def move(image, g, mask=1):
-        size = mx.abs(g).sum(axis=0).mean() / len(g)  # along the columns first: MLX adds rows by vectors
-        return mx.clip(image + step_size / mx.maximum(size, 1e-30) * mask * g, 0, 255)
+        return mx.clip(image + step_size / mx.maximum(mean_size(g), 1e-30) * mask * g, 0, 255)
 
     return compiled(move)
 
