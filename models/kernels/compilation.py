@@ -21,18 +21,18 @@ one_at_a_time = threading.RLock()
 
 
 def compiled(function):
-    """Return a function of arrays that is compiled for shapes that come again.
+    """Return a function of arrays that is compiled from its second call on.
 
-    The first call with a shape is not: what layers keep of their weights is then there, and is a constant for the
-    calls that follow. What is compiled goes with the function that is returned, so that nothing piles up.
+    In the first, layers keep what they derive from their weights, which is then a constant for the calls that follow.
+    What is compiled goes with the function that is returned, so that nothing piles up.
     """
-    fast, seen = compiled_with(function, None), set()
+    fast, prepared = compiled_with(function, None), False
 
     def call(*arrays):
-        shapes = tuple((array.shape, array.dtype) for array in arrays)
-        if shapes in seen:
+        nonlocal prepared
+        if prepared:
             return fast(*arrays)
-        seen.add(shapes)
+        prepared = True
         return function(*arrays)
 
     return call
