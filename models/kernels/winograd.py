@@ -14,7 +14,7 @@ from .bands import gather
 from .blas import small_products
 
 # for one dimension; those for two are Kronecker products of these
-INPUT = np.array(
+LINE = np.array(
     [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
      [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
 )  # fmt: skip
@@ -24,7 +24,8 @@ KERNEL = np.array(
 OUTPUT = np.array(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 )  # fmt: skip
-INPUT, KERNEL, OUTPUT = (mx.array(np.kron(matrix, matrix), mx.float32) for matrix in (INPUT, KERNEL, OUTPUT))
+INPUT, KERNEL, OUTPUT = (mx.array(np.kron(matrix, matrix), mx.float32) for matrix in (LINE, KERNEL, OUTPUT))
+LINE = mx.array(LINE, mx.float32)
 OUTPUT_GRADIENT = OUTPUT.T
 
 STRIP = 2**24  # bytes of transformed tiles that are made at a time, about: VGG would need thrice the memory
@@ -73,13 +74,25 @@ def tile_by_tile(x, factors):
 
     Returns n x tiles down x 4 x tiles across x 4 x blocks x block of channels, a view.
     """
-    channels, outputs = x.shape[-1], factors.shape[1]
-    tiles = tiles_of(x)
-    made = transform_each(INPUT, tiles).reshape(-1, 36 * channels)
-    made = mx.segmented_mm(made, factors, segments(channels))
+    n, down, across, outputs = len(x), *tile_counts(x), factors.shape[1]
+    made = mx.segmented_mm(transform_lines(x), factors, segments(x.shape[-1]))
     block = max(block for block in range(1, BLOCK + 1) if outputs % block == 0)
     made = laid_out(made.reshape(36, -1, outputs // block, block).transpose(1, 2, 0, 3)).reshape(-1, 36, block)
-    return (of_each(OUTPUT, len(made)) @ made).reshape(*tiles.shape[:3], -1, 4, 4, block).transpose(0, 1, 4, 2, 5, 3, 6)
+    made = of_each(OUTPUT, len(made)) @ made
+    return made.reshape(n, down, across, -1, 4, 4, block).transpose(0, 1, 4, 2, 5, 3, 6)
+
+
+def transform_lines(x):
+    """Transform the overlapping tiles of the padded x, along their columns and then along their rows: tiles x (36 C).
+
+    Nothing is laid out for it: six rows of x are one matrix, and so are six cells of a row, wherever they begin.
+    """
+    n, height, width, channels = x.shape
+    (down, across), row = tile_counts(x), width * channels
+    rows = mx.as_strided(x, (n, down, 6, row), (height * row, 4 * row, row, 1))
+    rows = of_each(LINE, n, down) @ rows
+    cells = mx.as_strided(rows, (n * down, across, 6, 6, channels), (6 * row, 4 * channels, row, channels, 1))
+    return (of_each(LINE, n * down, across, 6) @ cells).reshape(-1, 36 * channels)
 
 
 def plane_by_plane(x, factors):
@@ -94,8 +107,13 @@ def tiles_of(x):
     """Cut the padded x into overlapping tiles: n x down x across x 6 x 6 x C, a view."""
     n, height, width, channels = x.shape
     row = width * channels
-    shape = (n, (height - 2) // 4, (width - 2) // 4, 6, 6, channels)
+    shape = (n, *tile_counts(x), 6, 6, channels)
     return mx.as_strided(x, shape, (height * row, 4 * row, 4 * channels, row, channels, 1))
+
+
+def tile_counts(x):
+    """Return how many tiles the padded x has (down, across)."""
+    return (x.shape[1] - 2) // 4, (x.shape[2] - 2) // 4
 
 
 def transform_each(matrix, tiles):
@@ -106,9 +124,9 @@ def transform_each(matrix, tiles):
 
 
 @functools.lru_cache(maxsize=4096)
-def of_each(matrix, tiles):
-    """Return a matrix as that of each of so many tiles, which is no copy."""
-    matrices = mx.broadcast_to(matrix, (tiles, *matrix.shape))
+def of_each(matrix, *counts):
+    """Return a matrix as that of each of so many products, which is no copy."""
+    matrices = mx.broadcast_to(matrix, (*counts, *matrix.shape))
     mx.eval(matrices)
     return matrices
 
