@@ -25,6 +25,7 @@ NOTE = (
 )
 SYSTEM = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.3", "libmkl_rt.so.2")
 FUNCTIONS = ("cblas_sgemm", "cblas_dgemm")
+SMALL_PRODUCT = 10**6  # multiplications of the largest product that OpenBLAS takes for small
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from .arrays import join_cells, laid_out
 from .bands import gather
-from .blas import small_products
+from .blas import SMALL_PRODUCT, small_products
 
 # for one dimension; those for two are Kronecker products of these
-LINE = np.array(
+INPUT = np.array(
     [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
      [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
 )  # fmt: skip
@@ -24,12 +24,12 @@ KERNEL = np.array(
 OUTPUT = np.array(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 )  # fmt: skip
-INPUT, KERNEL, OUTPUT = (mx.array(np.kron(matrix, matrix), mx.float32) for matrix in (LINE, KERNEL, OUTPUT))
-LINE = mx.array(LINE, mx.float32)
+INPUT = mx.array(INPUT, mx.float32)
+KERNEL, OUTPUT = (mx.array(np.kron(matrix, matrix), mx.float32) for matrix in (KERNEL, OUTPUT))
 OUTPUT_GRADIENT = OUTPUT.T
 
-STRIP = 2**24  # bytes of transformed tiles that are made at a time, about: VGG would need thrice the memory
-BLOCK = 64  # channels of outputs that tile_by_tile() makes at a time, at most
+STRIP = 2**23  # bytes of transformed tiles that are made at a time, about: VGG would need thrice the memory
+BLOCKS = (32, 16)  # channels of outputs that a small product makes, where they can be cut so
 
 
 def by_winograd(weight):
@@ -38,16 +38,18 @@ def by_winograd(weight):
 
 
 def winograd_factors(weight):
-    """Return the 36 matrices, C x O, that winograd() multiplies with, one below the other."""
+    """Return the 36 matrices that winograd() multiplies with, in blocks of outputs: blocks x 36 x 1 x C x block."""
     outputs, _, _, channels = weight.shape
-    taps = weight.transpose(1, 2, 3, 0).reshape(9, channels * outputs)
-    return mx.contiguous((KERNEL @ taps).reshape(36 * channels, outputs))
+    sizes = (*BLOCKS, outputs) if small_products() else (outputs,)
+    block = next(size for size in sizes if outputs % size == 0)
+    taps = (KERNEL @ weight.transpose(1, 2, 3, 0).reshape(9, -1)).reshape(36, 1, channels, -1, block)
+    return mx.contiguous(taps.transpose(3, 0, 1, 2, 4))
 
 
 def winograd(parts, top, size, left, factors, bias):
     """Do what correlate() does, for kernels of 3 x 3 by Winograd's 36 products, a strip of rows after the other."""
     rows, columns = size
-    channels = max(parts[0].shape[-1], factors.shape[1])
+    channels = max(parts[0].shape[-1], len(factors) * factors.shape[-1])
     cells = 9 / 4 * len(parts[0]) * rows * columns * channels  # that the transformed tiles have
     strips = min(-(-rows // 4), max(1, round(4 * cells / STRIP)))
     cuts = [4 * (-(-rows // 4) * i // strips) for i in range(strips)] + [rows]
@@ -61,66 +63,35 @@ def winograd(parts, top, size, left, factors, bias):
 
 def winograd_strip(parts, top, size, left, factors, bias):
     """Make the outputs of the tiles that these rows and columns need."""
-    (rows, columns), width = size, parts[0].shape[2]
+    (rows, columns), (n, _, width, _), (blocks, *_, block) = size, parts[0].shape, factors.shape
     down, across = -(-rows // 4), -(-columns // 4)  # tiles
     x = gather(parts, top, top + 4 * down + 2, (left, 4 * across + 2 - width - left))
-    y = tile_by_tile(x, factors) if small_products() else plane_by_plane(x, factors)
-    y = laid_out(y) if bias is None else y + bias.reshape(y.shape[-2:])
-    return y.reshape(-1, 4 * down, 4 * across, factors.shape[1])
+    made = products(input_planes(x), factors, n * down)
+    y = of_each(OUTPUT, blocks) @ made.reshape(blocks, 36, -1)
+    y = y.reshape(blocks, 4, 4, n, down, across, block).transpose(3, 4, 1, 5, 2, 0, 6)
+    y = laid_out(y) if bias is None else y + bias.reshape(blocks, block)
+    return y.reshape(n, 4 * down, 4 * across, blocks * block)
 
 
-def tile_by_tile(x, factors):
-    """Make the outputs of the padded x, transforming each tile by a small product of its own.
-
-    Returns n x tiles down x 4 x tiles across x 4 x blocks x block of channels, a view.
-    """
-    n, down, across, outputs = len(x), *tile_counts(x), factors.shape[1]
-    made = mx.segmented_mm(transform_lines(x), factors, segments(x.shape[-1]))
-    block = max(block for block in range(1, BLOCK + 1) if outputs % block == 0)
-    made = laid_out(made.reshape(36, -1, outputs // block, block).transpose(1, 2, 0, 3)).reshape(-1, 36, block)
-    made = of_each(OUTPUT, len(made)) @ made
-    return made.reshape(n, down, across, -1, 4, 4, block).transpose(0, 1, 4, 2, 5, 3, 6)
-
-
-def transform_lines(x):
-    """Transform the overlapping tiles of the padded x, along their columns and then along their rows: tiles x (36 C).
-
-    Nothing is laid out for it: six rows of x are one matrix, and so are six cells of a row, wherever they begin.
-    """
+def input_planes(x):
+    """Transform the tiles of the padded x, which overlap, along columns, then along rows: 36 x tiles x C."""
     n, height, width, channels = x.shape
-    (down, across), row = tile_counts(x), width * channels
-    rows = mx.as_strided(x, (n, down, 6, row), (height * row, 4 * row, row, 1))
-    rows = of_each(LINE, n, down) @ rows
-    cells = mx.as_strided(rows, (n * down, across, 6, 6, channels), (6 * row, 4 * channels, row, channels, 1))
-    return (of_each(LINE, n * down, across, 6) @ cells).reshape(-1, 36 * channels)
+    down, across, row = (height - 2) // 4, (width - 2) // 4, width * channels
+    rows = mx.as_strided(x, (n, down, 6, row), (height * row, 4 * row, row, 1))  # six rows are a matrix as they lie
+    rows = of_each(INPUT, n, down) @ rows
+    cells = mx.as_strided(rows, (6, 6, n * down, across, channels), (row, channels, 6 * row, 4 * channels, 1))
+    return (of_each(INPUT, 6) @ laid_out(cells).reshape(6, 6, -1)).reshape(36, -1, channels)
 
 
-def plane_by_plane(x, factors):
-    """Do what tile_by_tile() does by large products alone, for all tiles together."""
-    tiles = tiles_of(x)
-    factors = factors.reshape(36, x.shape[-1], -1)
-    made = OUTPUT @ (planes(INPUT, tiles) @ factors).reshape(36, -1)
-    return made.reshape(4, 4, *tiles.shape[:3], 1, -1).transpose(2, 3, 0, 4, 1, 5, 6)
+def products(planes, factors, rows):
+    """Multiply 36 x tiles x C, whose tiles lie in so many rows, with winograd_factors(): blocks x 36 x tiles x block.
 
-
-def tiles_of(x):
-    """Cut the padded x into overlapping tiles: n x down x across x 6 x 6 x C, a view."""
-    n, height, width, channels = x.shape
-    row = width * channels
-    shape = (n, *tile_counts(x), 6, 6, channels)
-    return mx.as_strided(x, shape, (height * row, 4 * row, 4 * channels, row, channels, 1))
-
-
-def tile_counts(x):
-    """Return how many tiles the padded x has (down, across)."""
-    return (x.shape[1] - 2) // 4, (x.shape[2] - 2) // 4
-
-
-def transform_each(matrix, tiles):
-    """Multiply the cells of each of n x down x across x side x side x C by a matrix: tiles x cells x C."""
-    *_, side, _, channels = tiles.shape
-    cells = laid_out(tiles).reshape(-1, side * side, channels)
-    return of_each(matrix, len(cells)) @ cells
+    Each product is small enough, if a row of tiles is, for the BLAS to take its matrices as they lie.
+    """
+    _, tiles, channels = planes.shape
+    size = tiles * channels * factors.shape[-1]
+    pieces = next(n for n in range(1, rows + 1) if rows % n == 0 and (size <= n * SMALL_PRODUCT or n == rows))
+    return planes.reshape(36, pieces if small_products() else 1, -1, channels) @ factors
 
 
 @functools.lru_cache(maxsize=4096)
@@ -131,28 +102,13 @@ def of_each(matrix, *counts):
     return matrices
 
 
-def planes(matrix, tiles):
-    """Do what transform_each() does, and return it laid out for products: cells x tiles x C."""
-    if small_products():
-        return laid_out(transform_each(matrix, tiles).transpose(1, 0, 2))
-    *_, side, _, channels = tiles.shape
-    tiles = laid_out(tiles.transpose(3, 4, 0, 1, 2, 5))
-    return (matrix @ tiles.reshape(side * side, -1)).reshape(len(matrix), -1, channels)
-
-
-@functools.cache
-def segments(channels):
-    """Return where each of 36 matrices of `channels` columns begins and ends that lie side by side."""
-    return mx.array([[i * channels, (i + 1) * channels] for i in range(36)], mx.uint32)
-
-
 def winograd_weight_gradient(x, dy):
     """Compute the gradient of winograd() for its weights: the same 36 products, each summed over the tiles."""
     n, rows, columns, outputs = dy.shape
     down, across = -(-rows // 4), -(-columns // 4)
     beyond = [(0, 0), (0, 4 * down - rows), (0, 4 * across - columns), (0, 0)]
     x, dy = mx.pad(x, beyond), mx.pad(dy, beyond)
-    dy = dy.reshape(n, down, 4, across, 4, outputs).transpose(0, 1, 3, 2, 4, 5)
-    taps = planes(OUTPUT_GRADIENT, dy).transpose(0, 2, 1) @ planes(INPUT, tiles_of(x))
-    taps = KERNEL.T @ taps.reshape(36, -1)
+    dy = laid_out(dy.reshape(n, down, 4, across, 4, outputs).transpose(2, 4, 0, 1, 3, 5))
+    dy = (OUTPUT_GRADIENT @ dy.reshape(16, -1)).reshape(36, -1, outputs)
+    taps = KERNEL.T @ (dy.transpose(0, 2, 1) @ input_planes(x)).reshape(36, -1)
     return taps.reshape(3, 3, outputs, -1).transpose(2, 0, 1, 3)
