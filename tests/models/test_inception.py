@@ -31,14 +31,15 @@ def by_stages(module, x):
     return output
 
 
-@pytest.mark.parametrize("conv, size5x5", [(BasicConv2d, 3), (ConvReLU, 5)])
-@pytest.mark.parametrize("size", [(1, 9, 14), (2, 7, 6)])
-@pytest.mark.parametrize("as_one", [as_one, by_stages])
-def test_a_module_as_one(conv, size5x5, size, as_one):
-    module = Inception(conv, size5x5, *WIDTHS).eval()
+def module_with_weights(conv, size5x5):
+    module = Inception(conv, size5x5, *WIDTHS)
     module.update(
         tree_map(lambda a: normal(1, a.shape) ** 2 if a.ndim == 1 else normal(2, a.shape), module.parameters())
     )
+    return module
+
+
+def check_gradients(module, size, as_one):
     x = mx.maximum(normal(0, (*size, WIDTHS[0])), 0)  # with ties, as behind every ReLU
     cotangent = normal(3, as_one(module, x).shape)
 
@@ -56,3 +57,15 @@ def test_a_module_as_one(conv, size5x5, size, as_one):
         assert mx.abs(ours - theirs).max() <= 1e-4 * mx.abs(theirs).max()
 
     tree_map(close, gradients(as_one), gradients(branches_one_by_one))
+
+
+@pytest.mark.parametrize("conv, size5x5", [(BasicConv2d, 3), (ConvReLU, 5)])
+@pytest.mark.parametrize("size", [(1, 9, 14), (2, 7, 6)])
+@pytest.mark.parametrize("as_one", [as_one, by_stages])
+def test_a_module_as_one(conv, size5x5, size, as_one):
+    check_gradients(module_with_weights(conv, size5x5).eval(), size, as_one)
+
+
+@pytest.mark.parametrize("conv, size5x5", [(BasicConv2d, 3), (ConvReLU, 5)])
+def test_a_module_that_learns(conv, size5x5):
+    check_gradients(module_with_weights(conv, size5x5).train(), (3, 7, 6), by_stages)

@@ -3,7 +3,7 @@
 import threading
 
 from models import layers
-from models.kernels import convolution, gpu, pooling
+from models.kernels import convolution, gpu, pooling, winograd
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,7 +16,8 @@ CONVOLUTIONS = [
     (1, 2, 0, 5, 7),
     (3, 1, 1, 5, 7),
     (3, 1, 1, 33, 40),
-    (3, 1, 0, 32, 32),
+    (3, 1, 1, 40, 64),
+    (3, 1, 0, 32, 48),
     (3, 2, 1, 33, 40),
     (3, 2, 0, 3, 8),
     (5, 1, 2, 6, 4),
@@ -43,7 +44,19 @@ def close(ours, theirs, tolerance=1e-4):
 @pytest.mark.parametrize("size", [(1, 13, 18), (2, 17, 15)])
 @pytest.mark.parametrize("kernel, stride, padding, inputs, outputs", CONVOLUTIONS)
 def test_convolution(kernel, stride, padding, inputs, outputs, size):
-    kernel, stride, padding = pair(kernel), pair(stride), pair(padding)
+    check_convolution(pair(kernel), pair(stride), pair(padding), inputs, outputs, size)
+
+
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("product, strip", [(10**6, 2**14), (3000, 2**23), (1, 2**13)])
+def test_winograd_in_pieces(monkeypatch, small, product, strip):
+    monkeypatch.setattr(winograd, "small_products", lambda: small)
+    monkeypatch.setattr(winograd, "SMALL_PRODUCT", product)
+    monkeypatch.setattr(winograd, "STRIP", strip)
+    check_convolution((3, 3), (1, 1), (1, 1), 32, 64, (2, 23, 18))
+
+
+def check_convolution(kernel, stride, padding, inputs, outputs, size):
     x, bias = normal(0, *size, inputs), normal(2, outputs)
     weight = normal(1, outputs, *kernel, inputs) / (inputs * kernel[0] * kernel[1]) ** 0.5
 
@@ -96,6 +109,15 @@ def test_gradients_of_parameters_pass_a_folded_batch_norm():
     ours, theirs = (nn.utils.tree_flatten(mx.grad(f)(parameters)) for f in (fast, plain))
     for (name, our), (_, their) in zip(ours, theirs, strict=True):
         assert mx.abs(our - their).max() <= 1e-4 * mx.abs(their).max(), name
+
+
+def test_what_is_derived_is_kept_of_two_calls():
+    """A layer may be asked with its weights as they are and with folded ones, in turn."""
+    conv, made = layers.Conv2d(2, 3, 1).eval(), []
+    weights = [normal(seed, 3, 1, 1, 2) for seed in range(3)]
+    for i in (0, 1, 0, 1, 2, 1, 0):
+        assert mx.array_equal(conv.cached("double", lambda w, i=i: made.append(i) or w * 2, weights[i]), weights[i] * 2)
+    assert made == [0, 1, 2, 0]
 
 
 def test_nothing_that_is_derived_is_a_parameter():
