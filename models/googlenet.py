@@ -54,9 +54,10 @@ class Inception(nn.Module):
     def starts(self, x):
         """Return what the blocks make of the input that convolve it: on a CPU in one."""
         heads = self.heads()
-        if relu_kernels.redirected or not on_cpu():
+        by_batch = {head.by_batch for head in heads}
+        if relu_kernels.redirected or not on_cpu() or len(by_batch) > 1:
             return [head(x) for head in heads]
-        if self.training:
+        if by_batch == {True}:
             kernels = [Kernel(*head.conv.parameters_for(x), head.conv.cached) for head in heads]
             return [head.after(y) for head, y in zip(heads, heads_cpu(x, kernels, relu=False), strict=True)]
         before_relu, *starts = heads_cpu(x, folded(heads, x.dtype))

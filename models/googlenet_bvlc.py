@@ -8,21 +8,18 @@ import mlx.nn as nn
 
 from .googlenet import GoogLeNet
 from .kernels.pooling import adaptive_avg_pool
-from .kernels.relu import relu
 from .layers import LRN, Conv2d
 
 
 class ConvReLU(nn.Module):
+    by_batch = False
+
     def __init__(self, inputs, outputs, kernel_size, stride=1, padding=0):
         super().__init__()
         self.conv = Conv2d(inputs, outputs, kernel_size, stride, padding)
 
     def __call__(self, x):
         return self.conv.with_relu(x)
-
-    def after(self, y):
-        """Return what this makes of its convolution's output."""
-        return relu(y)
 
     def folded(self, dtype):
         """Return (weight, bias), as `dtype`."""

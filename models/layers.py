@@ -58,6 +58,11 @@ class BasicConv2d(nn.Module):
     def __call__(self, x):
         return conv_bn_relu(self.conv, self.bn, x)
 
+    @property
+    def by_batch(self):
+        """Whether this normalises by the statistics of a batch, and not by fixed ones."""
+        return self.bn.training
+
     def after(self, y):
         """Return what this makes of its convolution's output."""
         return relu(self.bn(y))

@@ -66,6 +66,12 @@ def test_a_module_as_one(conv, size5x5, size, as_one):
     check_gradients(module_with_weights(conv, size5x5).eval(), size, as_one)
 
 
-@pytest.mark.parametrize("conv, size5x5", [(BasicConv2d, 3), (ConvReLU, 5)])
-def test_a_module_that_learns(conv, size5x5):
-    check_gradients(module_with_weights(conv, size5x5).train(), (3, 7, 6), by_stages)
+@pytest.mark.parametrize(
+    "conv, size5x5, fixed", [(BasicConv2d, 3, 0), (BasicConv2d, 3, 1), (BasicConv2d, 3, 3), (ConvReLU, 5, 0)]
+)
+def test_a_module_that_learns(conv, size5x5, fixed):
+    """Also with the statistics of some batch norms, or of all, fixed."""
+    module = module_with_weights(conv, size5x5).train()
+    for head in module.heads()[:fixed]:
+        head.bn.eval()
+    check_gradients(module, (3, 7, 6), by_stages)
