@@ -136,8 +136,10 @@ def convolve(bands, weight, bias, stride, padding, size, cached):
 
 
 def unfold(x, kernel, stride):
-    """Lay out what each window of the padded x sees: windows x (kh kw C)."""
+    """Lay out what each window of the padded x sees: windows x (kh kw C); cells that are windows lie so already."""
     n, height, width, channels = x.shape
+    if kernel == stride == (1, 1):
+        return x.reshape(-1, channels)
     (kh, kw), (sh, sw) = kernel, stride
     rows, columns, row = (height - kh) // sh + 1, (width - kw) // sw + 1, width * channels
     strides = (height * row, sh * row, sw * channels, row, 1)
@@ -162,7 +164,7 @@ def correlate(parts, top, size, left, factors, kernel, bias=None):
         return winograd(parts, top, size, left, factors, bias)
     x = gather(parts, top, top + rows + kh - 1, (left, columns + kw - 1 - width - left))
     height = x.shape[1]
-    cells = unfold(x, (1, kw), (1, 1)) if kw > 1 else x.reshape(-1, channels)
+    cells = unfold(x, (1, kw), (1, 1))
     y = sum_of_rows(cells, [i * columns for i in range(kh)], ((n - 1) * height + rows) * columns, factors)
     y = y if bias is None else y + bias
     # rows that run from one image into the next belong to no window

@@ -10,18 +10,17 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from . import convolution
 from .arrays import at_least_zero, join_cells, laid_out
 from .bands import differentiable, each
-from .convolution import as_matrix, product
 from .gpu import cells_of_windows, first_maximum, flip, in_pairs
 
 
 class Kernel(NamedTuple):
-    """A convolution of stride 1 that keeps the size of its map: weight O x h x w x I, bias or None,
-    Conv2d.cached."""
+    """A convolution of stride 1 that keeps the size of its map: weight O x h x w x I, bias, Conv2d.cached."""
 
     weight: mx.array
-    bias: mx.array
+    bias: mx.array | None
     cached: object
 
     def input_gradient(self, dy, beyond=0):
@@ -75,27 +74,22 @@ def heads_cpu(x, heads, relu=True):
     They are one product of matrices, and so are their gradients for x.
     """
     head, parts = merged(heads)
-    matrix = head.cached("matrix", as_matrix, head.weight)
+    matrix = head.cached("matrix", convolution.as_matrix, head.weight)
     ends = [at_least_zero if relu and i else laid_out for i in range(len(parts))]
 
     def forward(x, *_):  # the weights come as other objects, for which cached() would keep nothing
-        y = product(x, matrix, head.bias)
+        y = convolution.product(x, matrix, head.bias)
         return [end(y[..., part]) for end, part in zip(ends, parts, strict=True)]
 
     def backward(primals, dy, outputs):
         x = primals[0]
         starts = [d * mx.sign(y) if relu else d for d, y in zip(dy[1:], outputs[1:], strict=True)]
         dy = join_cells([dy[0], *starts], -1)
-        weights = cells(dy).T @ cells(x)
-        return (dy @ matrix.T, weights.reshape(head.weight.shape), cells(dy).sum(axis=0))[: len(primals)]
+        weights = convolution.weight_gradient(x, head.weight, dy, (1, 1))
+        return (dy @ matrix.T, weights, dy.sum(axis=(0, 1, 2)))[: len(primals)]
 
     primals = (head.weight,) if head.bias is None else (head.weight, head.bias)
     return each(lambda x: differentiable(forward, backward)(x, *primals), x)
-
-
-def cells(x):
-    """Return N x H x W x C as rows of C."""
-    return x.reshape(-1, x.shape[-1])
 
 
 def merged(kernels):
