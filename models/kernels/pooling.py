@@ -34,14 +34,16 @@ def max_pool(x, kernel_size, stride, padding=0, ceil_mode=False):
 def max_of_columns(x, k, s, p, end):
     """Return the maxima of windows of k columns, s apart, of N x H x W x C with borders of p and `end` columns."""
 
-    def forward(x):
+    def seen(x):
+        """Return what the windows see in their first column, their second, ... of k."""
         x = gather([x], 0, x.shape[1], (p, end), -float("inf"))
-        return functools.reduce(mx.maximum, windows_along(2, x, k, s, (x.shape[2] - k) // s + 1))
+        return windows_along(2, x, k, s, (x.shape[2] - k) // s + 1)
+
+    def forward(x):
+        return functools.reduce(mx.maximum, seen(x))
 
     def backward(x, dy, y):
-        seen = gather([x], 0, x.shape[1], (p, end), -float("inf"))
-        shares = first_maxima(windows_along(2, seen, k - 1, s, y.shape[2]), y, dy)
-        return spread(2, [(-p, shares)], s, 0, x.shape[2])
+        return spread(2, [(-p, first_maxima(seen(x)[:-1], y, dy))], s, 0, x.shape[2])
 
     return differentiable(forward, backward)(x)
 
