@@ -90,8 +90,9 @@ def products(planes, factors, rows):
     """
     _, tiles, channels = planes.shape
     size = tiles * channels * factors.shape[-1]
-    pieces = next(n for n in range(1, rows + 1) if rows % n == 0 and (size <= n * SMALL_PRODUCT or n == rows))
-    return planes.reshape(36, pieces if small_products() else 1, -1, channels) @ factors
+    most = SMALL_PRODUCT if small_products() else size
+    pieces = next(n for n in range(1, rows + 1) if rows % n == 0 and (size <= n * most or n == rows))
+    return planes.reshape(36, pieces, -1, channels) @ factors
 
 
 @functools.lru_cache(maxsize=4096)
