@@ -27,7 +27,7 @@ class Bands:
     """N x H x W x C in parts along axis 1 (bands of rows) or 0 (parts of a batch), each on a stream of its own."""
 
     ndim = 4
-    before_relu = None  # the Bands of which relu() has made these
+    before_relu = None  # the Bands of which a ReLU has made these
 
     def __init__(self, parts, streams, axis=1):
         self.parts, self.streams, self.axis = parts, streams, axis
