@@ -20,6 +20,16 @@ CHROMIUM = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-us
 CHROMIUM += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
 KEYS = {"left": "\ue012", "up": "\ue013", "right": "\ue014", "down": "\ue015", "escape": "\ue00c", "enter": "\ue007"}
 CELLS = 500
+IN_SIGHT = """
+const found = document.querySelector(arguments[0]), done = arguments[1];
+found.scrollIntoView({block: "center"});
+const before = found.getBoundingClientRect().y;
+requestAnimationFrame(() => setTimeout(() => {
+  const now = found.getBoundingClientRect();
+  const top = document.elementFromPoint(now.x + now.width / 2, now.y + now.height / 2);
+  done(now.y === before && found.contains(top));
+}, 50));
+"""
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("chromedriver") and (shutil.which("chromium") or shutil.which("google-chrome"))),
@@ -54,12 +64,22 @@ class Browser:
         """Return what an expression is worth on the page."""
         return self.post("/execute/sync", {"script": f"return {script};", "args": []})
 
+    def until(self, script):
+        """Wait until an expression is true: a dialog tells of its closing a little later."""
+        late = time.monotonic() + 30
+        while not self.js(script):
+            assert time.monotonic() < late, script
+            time.sleep(0.02)
+
     def press(self, *keys):
         actions = [{"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")]
         self.post("/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
     def click(self, selector):
-        self.js(f"document.querySelector('{selector}').scrollIntoView({{block: 'center'}})")
+        """Click on what is seen, once the page has stopped moving: cells get their height when they are first shown."""
+        late = time.monotonic() + 30
+        while not self.post("/execute/async", {"script": IN_SIGHT, "args": [selector]}):
+            assert time.monotonic() < late, f"{selector} stays covered, or moves"
         (element,) = self.post("/element", {"using": "css selector", "value": selector}).values()
         self.post(f"/element/{element}/click", {})
 
@@ -125,6 +145,7 @@ def test_a_dream_is_enlarged_turned_and_its_command_copied(browser, page):
     browser.click(".copy-large")
     assert browser.copied() == "python dream.py 'a b.jpg' --layers inception4c:499"
     browser.press("escape")
+    browser.until("document.activeElement.closest('figure')?.dataset.name === 'inception4c:499'")
     assert not browser.js("document.querySelector('dialog').open")
     browser.click("figure:nth-of-type(5) .copy")
     assert browser.copied() == "python dream.py 'a b.jpg' --layers inception4c:4"
@@ -144,7 +165,8 @@ def test_arrow_keys_walk_over_the_grid(browser, page):
     browser.press("enter")
     assert browser.js("document.querySelector('dialog').open")
     browser.press("escape")
-    assert browser.js(at) == 0 and browser.complaints() == []
+    browser.until(f"{at} === 0")
+    assert browser.complaints() == []
 
 
 def test_on_a_phone_nothing_hangs_over(browser, page):
