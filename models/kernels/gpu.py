@@ -16,7 +16,9 @@ from .blocks import depth_to_space, space_to_depth
 
 def conv2d_gpu(x, weight, bias, stride, padding, cached, relu=False):
     """Convolve, add the bias, and with `relu` take max(.., 0); the gradient is an ordinary convolution."""
-    blocks = cached("blocks", lambda w: space_to_depth(w, stride), weight) if in_blocks(weight, stride) else None
+    blocks = None
+    if in_blocks(weight, stride):
+        blocks = cached("blocks", lambda w: weight_blocks(w, stride, padding), weight)
 
     @mx.custom_function
     def convolution(x, _, bias=None):  # the weights come as other objects, for which cached() would keep nothing
@@ -59,13 +61,11 @@ def input_gradient(x, weight, dy, stride, padding, cached):
             return mx.conv2d(dy, cached("flipped", flip, weight), padding=padding)
     if not in_blocks(weight, stride):
         return mx.vjp(lambda x: mx.conv2d(x, weight, stride, padding), [x], [dy])[1][0]
-    flipped = cached("flipped", lambda w: flip(space_to_depth(w, stride)), weight)
-    kernel = flipped.shape[1:3]
-    dx = depth_to_space(mx.conv2d(dy, flipped, padding=[k - 1 for k in kernel]), stride, x.shape[-1])
-    (ph, pw), (height, width) = padding, x.shape[1:3]
-    beyond = [max(0, p + side - has) for p, side, has in zip(padding, x.shape[1:3], dx.shape[1:3], strict=True)]
-    dx = mx.pad(dx, [(0, 0), (0, beyond[0]), (0, beyond[1]), (0, 0)]) if any(beyond) else dx
-    return dx[:, ph : ph + height, pw : pw + width]
+    flipped = cached("flipped", lambda w: flip(weight_blocks(w, stride, padding)), weight)
+    low, high = borders(x.shape[1:3], weight, stride, padding)
+    ends = [[side - 1 - end for side, end in zip(flipped.shape[1:3], edge, strict=True)] for edge in (low, high)]
+    dx = depth_to_space(mx.conv_general(dy, flipped, padding=tuple(ends)), stride, x.shape[-1])
+    return dx if dx.shape == x.shape else dx[:, : x.shape[1], : x.shape[2]]
 
 
 def flip(weight):
@@ -76,14 +76,30 @@ def flip(weight):
 def conv2d_of_blocks(x, weight, stride, padding, blocks=None):
     """Convolve with a stride, as mx.conv2d does, by a convolution of stride 1 on blocks of stride x stride cells.
 
-    blocks: those of the weight, where they are known.
+    blocks: weight_blocks(), where they are known.
     """
-    blocks = space_to_depth(weight, stride) if blocks is None else blocks
-    sides = [side + 2 * p for side, p in zip(x.shape[1:3], padding, strict=True)]
-    rows, columns = ((side - k) // s + 1 for side, k, s in zip(sides, weight.shape[1:3], stride, strict=True))
-    edges = [(p, p + -side % s) for p, side, s in zip(padding, sides, stride, strict=True)]
-    y = mx.conv2d(space_to_depth(mx.pad(x, [(0, 0), *edges, (0, 0)]), stride), blocks)
-    return y if y.shape[1:3] == (rows, columns) else y[:, :rows, :columns]
+    blocks = weight_blocks(weight, stride, padding) if blocks is None else blocks
+    return mx.conv_general(space_to_depth(x, stride), blocks, padding=borders(x.shape[1:3], weight, stride, padding))
+
+
+def weight_blocks(weight, stride, padding):
+    """Return weights O x h x w x I in blocks, behind zeros: these let windows that begin in the padding, and so perhaps
+    within a block, begin with it.
+    """
+    zeros = [(-p % s, 0) for p, s in zip(padding, stride, strict=True)]
+    return space_to_depth(mx.pad(weight, [(0, 0), *zeros, (0, 0)]), stride)
+
+
+def borders(sides, weight, stride, padding):
+    """Return by how many blocks a map of blocks is padded at its low and high ends, for as many windows as its cells
+    have; negative where the last blocks are in none.
+    """
+    low, high = [], []
+    for side, k, s, p in zip(sides, weight.shape[1:3], stride, padding, strict=True):
+        windows, kernel = (side + 2 * p - k) // s + 1, -(-(k + -p % s) // s)
+        low.append(-(-p // s))
+        high.append(windows - 1 + kernel - low[-1] - -(-side // s))
+    return low, high
 
 
 @functools.cache
