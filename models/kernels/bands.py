@@ -27,7 +27,8 @@ class Bands:
     """N x H x W x C in parts along axis 1 (bands of rows) or 0 (parts of a batch), each on a stream of its own."""
 
     ndim = 4
-    before_relu = None  # the Bands of which a ReLU has made these
+    before_relu = None  # the Bands of which a ReLU has made these,
+    bias = 0  # and what it added to them first
 
     def __init__(self, parts, streams, axis=1):
         self.parts, self.streams, self.axis = parts, streams, axis
@@ -82,15 +83,22 @@ def streams(number):
     return known[:number]
 
 
+def one(x):
+    """Return an array as one band, on the stream that computes it."""
+    return Bands([x], [mx.default_stream(mx.default_device())])
+
+
 def cut(x):
     """Cut N x H x W x C into bands, or a batch of enough images into parts of it; a small image stays an array, as
-    do rows of features, N x C.
+    do rows of features, N x C. On a GPU all is one band.
     """
     if x.ndim < 4:
         return x
+    if not on_cpu():
+        return one(x)
     axis = 0 if len(x) >= count else 1
     number = count if axis == 0 else min(count, x.shape[1] // IMAGE_ROWS)
-    if number < 2 or not on_cpu():
+    if number < 2:
         return x
     cuts = [x.shape[axis] * i // number for i in range(number + 1)]
     split = differentiable(
@@ -139,7 +147,7 @@ def by_rows(function, x, rows):
     an array as one band. Where there would be few rows a band, it is called with fewer bands.
     """
     if not isinstance(x, Bands):
-        return function(Bands([x], [mx.default_stream(mx.default_device())])).parts[0]
+        return function(one(x)).parts[0]
     if x.axis == 0:
         lanes = zip(x.parts, x.streams, strict=True)
         return Bands([function(Bands([part], [stream])).parts[0] for part, stream in lanes], x.streams, axis=0)

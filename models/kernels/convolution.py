@@ -29,7 +29,11 @@ def conv2d_relu(x, weight, bias=None, stride=(1, 1), padding=(0, 0), cached=unca
     if on_cpu() or relu_kernels.redirected:
         return relu_kernels.relu(conv2d(x, weight, bias, stride, padding, cached))
     x, stride = subsampled(x, weight, stride, padding)
-    return conv2d_gpu(x, weight, bias, stride, padding, cached, relu=True)
+    y = each(lambda x: conv2d_gpu(x, weight, bias, stride, padding, cached, relu=True), x)
+    if isinstance(y, Bands):  # what nobody asks for is never computed
+        y.before_relu = each(lambda x: conv2d_gpu(x, weight, None, stride, padding, cached), x)
+        y.bias = 0 if bias is None else bias
+    return y
 
 
 def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), cached=uncached):
@@ -40,7 +44,7 @@ def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), cached=uncached)
     """
     x, stride = subsampled(x, weight, stride, padding)
     if not on_cpu():
-        return conv2d_gpu(x, weight, bias, stride, padding, cached)
+        return each(lambda x: conv2d_gpu(x, weight, bias, stride, padding, cached), x)
     kernel = weight.shape[1:3]
     if kernel == stride == (1, 1) and padding == (0, 0):
         matrix = cached("matrix", as_matrix, weight)
@@ -58,7 +62,7 @@ def subsampled(x, weight, stride, padding):
     if weight.shape[1:3] != (1, 1) or padding != (0, 0) or stride == (1, 1):
         return x, stride
     if not on_cpu():
-        return x[:, :: stride[0], :: stride[1]], (1, 1)
+        return each(lambda x: x[:, :: stride[0], :: stride[1]], x), (1, 1)
     return by_rows(lambda bands: subsample(bands, *stride), x, -(-x.shape[1] // stride[0])), (1, 1)
 
 

@@ -13,6 +13,9 @@ import numpy as np
 
 from .blocks import depth_to_space, space_to_depth
 
+# in place of the number of a window's cell that is its maximum: for a cell outside it, and where a ReLU blocks it
+UNSEEN, BLOCKED = 255, 254
+
 
 def conv2d_gpu(x, weight, bias, stride, padding, cached, relu=False):
     """Convolve, add the bias, and with `relu` take max(.., 0); the gradient is an ordinary convolution."""
@@ -103,9 +106,10 @@ def borders(sides, weight, stride, padding):
 
 
 @functools.cache
-def max_pool_gpu(k, s, rows, columns):
+def max_pool_gpu(k, s, rows, columns, relu=False):
     """Return a function of N x H x W x C: maxima of windows of k x k cells, s apart, over a map that is padded by
-    `rows` (above, below) and `columns` (left, right).
+    `rows` (above, below) and `columns` (left, right). With `relu` it is one of (map, bias), and makes
+    max(maximum + bias, 0) of them: what pooling makes of max(map + bias, 0), in one kernel, and of fewer cells.
 
     Its gradient goes to the first of equal maxima, as torch's, and is a gather: each cell sums what the windows give
     that it is the maximum of. Windows beyond the map's upper and left border, where no gradient comes from, are looked
@@ -119,7 +123,7 @@ def max_pool_gpu(k, s, rows, columns):
         return -(-(size + sum(edges)) // s)
 
     @mx.custom_function
-    def maximum(x):
+    def maximum(x, bias):
         edges = []
         for size, (before, after) in zip(x.shape[1:3], (rows, columns), strict=True):
             length = (blocks(size, (before, after)) + beyond - 1) * s + k
@@ -129,12 +133,13 @@ def max_pool_gpu(k, s, rows, columns):
             (side + sum(ends) - k) // s + 1 for side, ends in zip(x.shape[1:3], (rows, columns), strict=True)
         )
         inner = (slice(None), slice(beyond, beyond + height), slice(beyond, beyond + width))
-        return in_pairs(mx.maximum, [cell[inner] for cell in cells_of_windows(wide, k, s)]), wide
+        cells = cells_of_windows(wide, k, s)
+        y, _ = maxima_and_places([cell[inner] for cell in cells], bias, relu)
+        return y, maxima_and_places(cells, bias, relu)[1]
 
     @maximum.vjp
-    def maximum_vjp(x, cotangents, outputs):
-        dy, cells = cotangents[0], cells_of_windows(outputs[1], k, s)
-        places = first_maximum(cells, in_pairs(mx.maximum, cells))
+    def maximum_vjp(primals, cotangents, outputs):
+        x, dy, (y, places) = primals[0], cotangents[0], outputs
         n, height, width, channels = x.shape
         down, across = blocks(height, rows), blocks(width, columns)
         ends = (down - dy.shape[1], across - dy.shape[2])
@@ -147,17 +152,18 @@ def max_pool_gpu(k, s, rows, columns):
                 window = (slice(None), slice(top, top + down), None, slice(start, start + across), None)
                 shares.append(mx.where(places[window] == tap_numbers(k, s, up, left), dy[window], 0))
         dx = in_pairs(mx.add, shares).reshape(n, down * s, across * s, channels)
-        return dx[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
+        dx = dx[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
+        return dx, (cotangents[0] * mx.sign(y)).sum(axis=(0, 1, 2))  # what nobody asks for is never computed
 
-    return lambda x: maximum(x)[0]
+    return lambda x, bias=0: maximum(x, mx.array(bias, x.dtype) if isinstance(bias, int) else bias)[0]
 
 
 def tap_numbers(k, s, up, left):
     """Return the number of the tap, s x 1 x s x 1, in which the window `up` rows and `left` columns of
-    windows before sees each cell of a block; 255 where it sees it in none.
+    windows before sees each cell of a block; UNSEEN where it sees it in none.
     """
     cells = [(a + s * up, b + s * left) for a in range(s) for b in range(s)]
-    numbers = [i * k + j if max(i, j) < k else 255 for i, j in cells]
+    numbers = [i * k + j if max(i, j) < k else UNSEEN for i, j in cells]
     return mx.array(numbers, mx.uint8).reshape(s, 1, s, 1) if s > 1 else mx.array(numbers[0], mx.uint8)
 
 
@@ -167,11 +173,17 @@ def cells_of_windows(x, k, s):
     return [x[:, i : i + rows : s, j : j + columns : s] for i in range(k) for j in range(k)]
 
 
-def first_maximum(cells, maximum):
-    """Return the number of the first of the arrays `cells` that has the maximum of all, as uint8."""
-    none = mx.array(len(cells), mx.uint8)
-    places = [mx.where(cell == maximum, mx.array(i, mx.uint8), none) for i, cell in enumerate(cells)]
-    return in_pairs(mx.minimum, places)
+def maxima_and_places(cells, bias=0, relu=False):
+    """Return (the maximum of arrays, the number of the first of them that has it, as uint8); with `relu`,
+    max(maximum + bias, 0), and the number BLOCKED where that is 0.
+    """
+    none = mx.array(UNSEEN, mx.uint8)
+    y = in_pairs(mx.maximum, cells)
+    places = in_pairs(mx.minimum, [mx.where(cell == y, mx.array(i, mx.uint8), none) for i, cell in enumerate(cells)])
+    if relu:
+        y = mx.maximum(y + bias, 0)
+        places = mx.where(y > 0, places, mx.array(BLOCKED, mx.uint8))
+    return y, places
 
 
 def in_pairs(function, items):

@@ -12,8 +12,8 @@ import mlx.core as mx
 
 from . import convolution
 from .arrays import at_least_zero, join_cells, laid_out
-from .bands import differentiable, each
-from .gpu import cells_of_windows, first_maximum, flip, in_pairs
+from .bands import Bands, differentiable, each
+from .gpu import cells_of_windows, flip, in_pairs, maxima_and_places
 
 
 class Kernel(NamedTuple):
@@ -30,41 +30,54 @@ class Kernel(NamedTuple):
 
 
 def inception_gpu(x, heads, tails):
-    """Compute the output of a module for N x H x W x C.
+    """Compute the output of a module for N x H x W x C, an array or Bands.
 
     heads: the 1 x 1 Kernels of x, of which the first is a branch. tails: the Kernels behind the others, and last the
     1 x 1 one behind the pooling. Its gradients are those of x and of all weights and biases.
     """
+    bias = heads[0].cached("output_bias", join, *(kernel.bias for kernel in (heads[0], *tails)))
+    y = each(lambda x: module(heads, tails, bias)(x), x)
+    if isinstance(y, Bands):  # what nobody asks for is never computed
+        y.before_relu, y.bias = each(lambda x: module(heads, tails)(x), x), bias
+    return y
+
+
+def module(heads, tails, output_bias=None):
+    """Return the function of N x H x W x C that inception_gpu() computes; without the bias of its output, what lies
+    before this and its ReLU: gradients for that may come from where the ReLU lets them through, and from nowhere else.
+    """
     head, parts = merged(heads)
     ends = pieces([heads[0], *tails])  # of the channels of the output
-    output_bias = heads[0].cached("output_bias", join, *(kernel.bias for kernel in (heads[0], *tails)))
 
     @mx.custom_function
-    def module(x, weight, bias, output_bias, *weights):
+    def function(x, weight, bias, weights, output_bias=None):
         raw = mx.conv2d(x, weight)
         inputs = [mx.maximum(raw[..., part] + bias[part], 0) for part in parts[1:]]
         maxima, places = max_pool_3x3(x)
         outputs = [mx.conv2d(y, w, padding=same(w)) for y, w in zip((*inputs, maxima), weights, strict=True)]
-        outputs = [raw[..., parts[0]], *outputs[:-1], inner(outputs[-1])]
-        return mx.maximum(mx.concatenate(outputs, axis=-1) + output_bias, 0), raw, *inputs, maxima, places
+        y = mx.concatenate([raw[..., parts[0]], *outputs[:-1], inner(outputs[-1])], axis=-1)
+        y = y if output_bias is None else mx.maximum(y + output_bias, 0)
+        return y, raw, *inputs, maxima, places
 
-    @module.vjp
-    def module_vjp(primals, cotangents, outputs):
-        x, dy, (y, raw, *inputs, places) = primals[0], cotangents[0], outputs
-        down = [dy[..., end] * mx.sign(y[..., end]) for end in ends[1:]]
+    @function.vjp
+    def function_vjp(primals, cotangents, outputs):
+        (x, weight, _, weights, *_), dy, (y, raw, *inputs, places) = primals, cotangents[0], outputs
+        down = [dy[..., end] if output_bias is None else dy[..., end] * mx.sign(y[..., end]) for end in ends[1:]]
         up = [tail.input_gradient(d) for tail, d in zip(tails[:-1], down, strict=False)]
         d_raw = mx.concatenate([dy[..., ends[0]], *up], axis=-1) * (raw + head.bias > 0)
         dx = head.input_gradient(d_raw) + max_pool_3x3_gradient(tails[-1].input_gradient(down[-1], beyond=1), places)
         inputs[-1] = inner(inputs[-1])
-        return (
+        gradients = (
             dx,
-            weight_gradient(x, primals[1], d_raw),
+            weight_gradient(x, weight, d_raw),
             mx.where(mx.arange(d_raw.shape[-1]) < parts[0].stop, 0, d_raw.sum(axis=(0, 1, 2))),
+            [weight_gradient(a, w, d) for a, w, d in zip(inputs, weights, down, strict=True)],
             (dy * mx.sign(y)).sum(axis=(0, 1, 2)),
-            *(weight_gradient(a, w, d) for a, w, d in zip(inputs, primals[4:], down, strict=True)),
-        )  # what nobody asks for is never computed
+        )
+        return gradients[: len(primals)]  # what nobody asks for is never computed
 
-    return module(x, head.weight, head.bias, output_bias, *(tail.weight for tail in tails))[0]
+    bias = () if output_bias is None else (output_bias,)
+    return lambda x: function(x, head.weight, head.bias, [tail.weight for tail in tails], *bias)[0]
 
 
 def heads_cpu(x, heads, relu=True):
@@ -133,9 +146,7 @@ def max_pool_3x3(x):
     A place is the number of the window's first cell that is the maximum.
     """
     x = mx.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)], constant_values=-float("inf"))
-    cells = cells_of_windows(x, 3, 1)
-    maxima = in_pairs(mx.maximum, cells)
-    return maxima, first_maximum(cells, maxima)
+    return maxima_and_places(cells_of_windows(x, 3, 1))
 
 
 def max_pool_3x3_gradient(dy, places):

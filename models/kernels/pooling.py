@@ -16,16 +16,18 @@ def max_pool(x, kernel_size, stride, padding=0, ceil_mode=False):
     In ceil mode the last window may hang over the right and lower border, if it starts inside the image or its left
     padding. Raises ValueError where no window fits.
     """
-    if stride > 1 and getattr(x, "before_relu", None) is not None:
-        # the same, and the ReLU is taken of fewer cells
-        return relu(max_pool(x.before_relu, kernel_size, stride, padding, ceil_mode))
     k, s, p = kernel_size, stride, padding
     height, width = x.shape[1:3]
     rows, columns = ((p, ceil_padding(size, k, s, p) if ceil_mode else p) for size in (height, width))
     if min(height + sum(rows), width + sum(columns)) < k:  # MLX would make an empty map of it
         raise ValueError(f"a window of {k} x {k} is larger than its input, {height} x {width}")
+    before = getattr(x, "before_relu", None) if s > 1 else None  # of which the ReLU may be taken afterwards, of less
     if not on_cpu():
-        return max_pool_gpu(k, s, rows, columns)(x)
+        if before is None:
+            return each(max_pool_gpu(k, s, rows, columns), x)
+        return each(lambda before: max_pool_gpu(k, s, rows, columns, relu=True)(before, x.bias), before)
+    if before is not None:
+        return relu(max_pool(before, k, s, p, ceil_mode))
     x = each(lambda x: max_of_columns(x, k, s, *columns), x)
     count = (height + sum(rows) - k) // s + 1
     return by_rows(lambda bands: max_of_rows(bands, k, s, p, count), x, count)

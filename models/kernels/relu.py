@@ -5,7 +5,7 @@ import contextlib
 import mlx.core as mx
 
 from . import bands
-from .arrays import at_least_zero, join_cells
+from .arrays import at_least_zero, join_cells, on_cpu
 from .bands import Bands, differentiable, each, join
 
 redirected = False  # set by redirected_relus()
@@ -32,7 +32,7 @@ def plain_relu_gradient(x, dy, y):
 def concatenate(arrays):
     """Concatenate arrays or Bands N x H x W x C along the channels. The ReLUs that made all of them become one."""
     before = [getattr(x, "before_relu", None) for x in arrays]
-    if any(x is None for x in before):
+    if not on_cpu() or any(x is None for x in before):
         return bands.concatenate(arrays)
     ends = bands.channel_ends(arrays)
 

@@ -8,7 +8,7 @@ from mlx.utils import tree_unflatten
 
 from dataset.cli import UsageError
 
-from ..kernels.bands import Bands
+from ..kernels.bands import Bands, one
 
 
 def share_batches(net, group):
@@ -42,7 +42,7 @@ class BatchNorm(nn.BatchNorm):
         count = math.prod(x.shape[:-1]) * self.world_size
         if count < 2:
             raise UsageError("one value a channel is too little for batch norm: a larger --batch-size or --image-size")
-        bands = x if isinstance(x, Bands) else Bands([x], [mx.default_stream(mx.default_device())])
+        bands = x if isinstance(x, Bands) else one(x)
         normalise = batch_norm(self.eps, self.world_size, bands.streams)
         *parts, mean, variance = normalise(self.weight, self.bias, *bands.parts)
         unbiased = variance * (count / (count - 1))

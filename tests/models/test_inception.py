@@ -3,6 +3,7 @@
 import models  # noqa: F401  (before MLX)
 from models.googlenet import BasicConv2d, Inception, folded
 from models.googlenet_bvlc import ConvReLU
+from models.kernels.bands import one
 from models.kernels.inception import inception_gpu
 
 import mlx.core as mx
@@ -24,6 +25,12 @@ def branches_one_by_one(module, x):
 
 def as_one(module, x):
     return inception_gpu(x, folded(module.heads(), x.dtype), folded(module.tails(), x.dtype))
+
+
+def before_a_pooling(module, x):
+    """The output whose bias and ReLU a pooling takes later, on a GPU."""
+    y = as_one(module, one(x))
+    return mx.maximum(y.before_relu.parts[0] + y.bias, 0)
 
 
 def by_stages(module, x):
@@ -61,7 +68,7 @@ def check_gradients(module, size, as_one):
 
 @pytest.mark.parametrize("conv, size5x5", [(BasicConv2d, 3), (ConvReLU, 5)])
 @pytest.mark.parametrize("size", [(1, 9, 14), (2, 7, 6)])
-@pytest.mark.parametrize("as_one", [as_one, by_stages])
+@pytest.mark.parametrize("as_one", [as_one, before_a_pooling, by_stages])
 def test_a_module_as_one(conv, size5x5, size, as_one):
     check_gradients(module_with_weights(conv, size5x5).eval(), size, as_one)
 

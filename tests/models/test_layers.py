@@ -137,6 +137,24 @@ def test_pooling_of_large_maps_is_shared_among_threads(kernel, stride):
     close(*(mx.vjp(f, [x], [cotangent])[1][0] for f in (fast, plain)), 1e-6)
 
 
+@pytest.mark.parametrize("size", [(1, 14, 19), (2, 15, 12)])
+@pytest.mark.parametrize("kernel, stride, padding, end", [(3, 2, 0, 1), (3, 2, 1, 1), (2, 2, 0, 0), (3, 1, 1, 1)])
+def test_a_relu_behind_a_gpus_pooling(kernel, stride, padding, end, size):
+    x, bias = normal(0, *size, 5), normal(1, 5)
+    edges = [(padding, end if (side + padding - kernel) % stride else padding) for side in size[1:]]
+    fast = gpu.max_pool_gpu(kernel, stride, *edges, relu=True)
+
+    def plain(x, bias):
+        x = mx.pad(mx.maximum(x + bias, 0), [(0, 0), *edges, (0, 0)])
+        cells = gpu.cells_of_windows(x, kernel, stride)
+        return mx.stack(cells).max(axis=0)
+
+    close(fast(x, bias), plain(x, bias), 0)
+    cotangent = normal(2, *plain(x, bias).shape)
+    for ours, theirs in zip(*(mx.vjp(f, [x, bias], [cotangent])[1] for f in (fast, plain)), strict=True):
+        close(ours, theirs, 1e-5)
+
+
 def test_equal_maxima_share_as_in_torch():
     gradient = mx.grad(lambda x: pooling.max_pool(x, 3, 2).sum())(mx.ones((1, 5, 5, 1)))
     assert gradient[0, :, :, 0].tolist() == [[1, 0, 1, 0, 0], [0] * 5, [1, 0, 1, 0, 0], [0] * 5, [0] * 5]
