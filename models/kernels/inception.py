@@ -1,9 +1,7 @@
 """An Inception module's convolutions together.
 
 The 1 x 1 ones of its input are one, and so are their gradients. A GPU makes the whole module in one function, of half
-the kernels that its branches take one by one: what ends the branches is concatenated before bias and ReLU; and the
-pooling finds maxima and their places in one kernel, for a border of windows around the map, too, so that its gradient
-needs no padding.
+the kernels that its branches take one by one: what ends the branches is concatenated before bias and ReLU.
 """
 
 from typing import NamedTuple
@@ -13,7 +11,8 @@ import mlx.core as mx
 from . import convolution
 from .arrays import at_least_zero, join_cells, laid_out
 from .bands import Bands, differentiable, each
-from .gpu import cells_of_windows, flip, in_pairs, maxima_and_places
+from .gpu import flip
+from .pooling_gpu import max_pool_3x3, max_pool_3x3_gradient
 
 
 class Kernel(NamedTuple):
@@ -55,7 +54,7 @@ def module(heads, tails, output_bias=None):
         inputs = [mx.maximum(raw[..., part] + bias[part], 0) for part in parts[1:]]
         maxima, places = max_pool_3x3(x)
         outputs = [mx.conv2d(y, w, padding=same(w)) for y, w in zip((*inputs, maxima), weights, strict=True)]
-        y = mx.concatenate([raw[..., parts[0]], *outputs[:-1], inner(outputs[-1])], axis=-1)
+        y = mx.concatenate([raw[..., parts[0]], *outputs[:-1], inner(outputs[-1], x)], axis=-1)
         y = y if output_bias is None else mx.maximum(y + output_bias, 0)
         return y, raw, *inputs, maxima, places
 
@@ -65,8 +64,9 @@ def module(heads, tails, output_bias=None):
         down = [dy[..., end] if output_bias is None else dy[..., end] * mx.sign(y[..., end]) for end in ends[1:]]
         up = [tail.input_gradient(d) for tail, d in zip(tails[:-1], down, strict=False)]
         d_raw = mx.concatenate([dy[..., ends[0]], *up], axis=-1) * (raw + head.bias > 0)
-        dx = head.input_gradient(d_raw) + max_pool_3x3_gradient(tails[-1].input_gradient(down[-1], beyond=1), places)
-        inputs[-1] = inner(inputs[-1])
+        beyond = (places.shape[1] - x.shape[1]) // 2
+        dx = max_pool_3x3_gradient(tails[-1].input_gradient(down[-1], beyond), places, head.input_gradient(d_raw))
+        inputs[-1] = inner(inputs[-1], x)
         gradients = (
             dx,
             weight_gradient(x, weight, d_raw),
@@ -131,33 +131,12 @@ def same(weight):
     return [k // 2 for k in weight.shape[1:3]]
 
 
-def inner(x):
-    """Leave out the outermost cells of N x H x W x C."""
-    return x[:, 1:-1, 1:-1]
+def inner(wide, x):
+    """Leave out what N x H x W x C has around a map of the size of x."""
+    height, width = x.shape[1:3]
+    beyond = (wide.shape[1] - height) // 2
+    return wide[:, beyond : beyond + height, beyond : beyond + width]
 
 
 def weight_gradient(x, weight, dy):
     return mx.vjp(lambda w: mx.conv2d(x, w, padding=same(w)), [weight], [dy])[1][0]
-
-
-def max_pool_3x3(x):
-    """Return (maxima, places) of the windows of 3 x 3 cells about each cell of N x H x W x C and of a border of one.
-
-    A place is the number of the window's first cell that is the maximum.
-    """
-    x = mx.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)], constant_values=-float("inf"))
-    return maxima_and_places(cells_of_windows(x, 3, 1))
-
-
-def max_pool_3x3_gradient(dy, places):
-    """Return the gradient for x, from that of the maxima, which is zero in the border."""
-    height, width = dy.shape[1] - 2, dy.shape[2] - 2
-    shares = []
-    for i in range(3):
-        for j in range(3):  # what the windows give that see a cell in row i, column j
-            window = (slice(None), slice(2 - i, 2 - i + height), slice(2 - j, 2 - j + width))
-            place = places[window]
-            for _ in range(i):  # nine numbers to compare with would be too many for one kernel
-                place = place - mx.array(3, mx.uint8)
-            shares.append(mx.where(place == j, dy[window], 0))
-    return in_pairs(mx.add, shares)

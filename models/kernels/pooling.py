@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from .arrays import along, on_cpu, overlap_add
 from .bands import Bands, by_rows, differentiable, each, edges, gather, join
-from .gpu import max_pool_gpu
+from .pooling_gpu import Windows, max_pool_gpu
 from .relu import relu
 
 
@@ -23,9 +23,10 @@ def max_pool(x, kernel_size, stride, padding=0, ceil_mode=False):
         raise ValueError(f"a window of {k} x {k} is larger than its input, {height} x {width}")
     before = getattr(x, "before_relu", None) if s > 1 else None  # of which the ReLU may be taken afterwards, of less
     if not on_cpu():
+        windows = Windows(k, s, rows, columns)
         if before is None:
-            return each(max_pool_gpu(k, s, rows, columns), x)
-        return each(lambda before: max_pool_gpu(k, s, rows, columns, relu=True)(before, x.bias), before)
+            return each(max_pool_gpu(windows), x)
+        return each(lambda before: max_pool_gpu(windows, relu=True)(before, x.bias), before)
     if before is not None:
         return relu(max_pool(before, k, s, p, ceil_mode))
     x = each(lambda x: max_of_columns(x, k, s, *columns), x)

@@ -9,10 +9,13 @@ from conftest import ROOT
 
 # in a process of its own, whose kernels take a GPU's way for good
 COUNT = """
+import sys
 import forced_gpu
 import models
-from tools.count_kernels import count_step
+from tools.count_kernels import count_step, use_stand_ins
 forced_gpu.force()
+if "kernels" in sys.argv:
+    use_stand_ins()
 net = models.load("googlenet", weights=models.STARTER)
 counts = count_step(net, "inception4c", 400, 600)
 print(sum(counts.kernels.values()), sum(counts.traffic.values()), sorted(counts.kernels), len(counts.shapes))
@@ -31,10 +34,10 @@ print(np.array_equal(*dreams[:2]), 10 * np.log10(255**2 / np.mean((dreams[2] - d
 """
 
 
-def python(code):
-    """Run a program on the forced branch, and return the words it prints."""
+def python(code, *arguments):
+    """Run a program on the forced branch, and return what it prints."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -47,6 +50,11 @@ def test_a_step_is_few_kernels_and_little_traffic():
     assert 80 < kernels <= 138
     assert 0.4e9 < traffic <= 0.62e9
     assert "Scatter" not in out and "Convolution" in out
+
+
+def test_a_step_with_pooling_kernels_is_fewer_still():
+    kernels, *_ = map(int, python(COUNT, "kernels").split()[:2])
+    assert 80 < kernels <= 117
 
 
 def test_dreams_repeat_and_float16_looks_alike():

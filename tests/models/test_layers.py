@@ -3,7 +3,7 @@
 import threading
 
 from models import layers
-from models.kernels import convolution, gpu, pooling, winograd
+from models.kernels import convolution, gpu, pooling, pooling_gpu, winograd
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -142,11 +142,11 @@ def test_pooling_of_large_maps_is_shared_among_threads(kernel, stride):
 def test_a_relu_behind_a_gpus_pooling(kernel, stride, padding, end, size):
     x, bias = normal(0, *size, 5), normal(1, 5)
     edges = [(padding, end if (side + padding - kernel) % stride else padding) for side in size[1:]]
-    fast = gpu.max_pool_gpu(kernel, stride, *edges, relu=True)
+    fast = pooling_gpu.max_pool_gpu(pooling_gpu.Windows(kernel, stride, *edges), relu=True)
 
     def plain(x, bias):
         x = mx.pad(mx.maximum(x + bias, 0), [(0, 0), *edges, (0, 0)])
-        cells = gpu.cells_of_windows(x, kernel, stride)
+        cells = pooling_gpu.cells_of_windows(x, kernel, stride)
         return mx.stack(cells).max(axis=0)
 
     close(fast(x, bias), plain(x, bias), 0)

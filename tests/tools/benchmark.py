@@ -5,6 +5,7 @@ python tests/tools/benchmark.py step memory            the first thing to try on
 python tests/tools/benchmark.py step dream --against torch   against PyTorch (pip install torch torchvision)
 python tests/tools/benchmark.py busy                   a step beside a busy process
 python tests/tools/benchmark.py step --against plain   against MLX's own operators under MLX's own BLAS
+python tests/tools/benchmark.py step --against operators   on a GPU, against pooling without kernels of our own
 python tests/tools/benchmark.py train --against torch  fine-tuning GoogLeNet, with and without --cache
 
 Each side is a process of its own that waits while the other computes. Machines differ and are noisy: take the ratios.
@@ -33,7 +34,8 @@ STEPS = {"googlenet": "inception4c", "vgg16": "features.22", "resnet50": "layer3
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", metavar="step|busy|dream|train|memory|kernels|load", help="(default: all)")
-    parser.add_argument("--against", choices=("torch", "plain"), help="what step, dream and train are compared with")
+    sides = ("torch", "plain", "operators")
+    parser.add_argument("--against", choices=sides, help="what step, dream and train are compared with")
     parser.add_argument("--networks", nargs="+", choices=STEPS, default=list(STEPS), help="for step")
     parser.add_argument("--pairs", type=int, default=5, metavar="N", help="measurements of each side (default: 5)")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
@@ -59,7 +61,7 @@ def main():
 
 def describe_machine():
 
-    from models.kernels import blas
+    from models.kernels import blas, pooling_gpu
 
     import mlx.core as mx
 
@@ -70,6 +72,8 @@ def describe_machine():
     print(f"BLAS: {library}{f' (OPENBLAS_CORETYPE={core})' if core else ''}; {', '.join(versions)}")
     if mx.default_device() == mx.Device(mx.gpu):
         print(", ".join(f"{key} {value}" for key, value in mx.device_info().items()))
+        right = pooling_gpu.are_right(3, 2, True, False, mx.float32)
+        print("max pooling: " + ("kernels of our own" if right else "MLX's operators; our kernels are not right here"))
 
 
 def processor():
@@ -145,7 +149,7 @@ def picture():
     return np.random.default_rng(0).uniform(0, 255, (HEIGHT, WIDTH, 3)).astype(np.float32)
 
 
-def our_worker(network, plain=False):
+def our_worker(network, without=None):
     import models
 
     import mlx.core as mx
@@ -154,8 +158,8 @@ def our_worker(network, plain=False):
 
     net = models.weights_file.Metadata(network, 10).build().eval()
     mx.eval(net.parameters())
-    if plain:
-        use_plain_operators()
+    if without:
+        without()
     gradient = dream.gradient_function(net, dream.parse_targets(net, [STEPS[network]]))
     rng, image = np.random.default_rng(0), picture()
     return answer_requests(lambda count: dream.gradient_ascent(gradient, image, count, 1.5, 32, rng))
@@ -178,6 +182,13 @@ def use_plain_operators():
     layers.conv2d, layers.max_pool = conv2d, max_pool
     layers.conv2d_relu = lambda *arguments: layers.relu(conv2d(*arguments))
     googlenet.heads_cpu = lambda x, heads: [layers.relu(conv2d(x, *head[:2], 1, 0, None)) for head in heads]
+
+
+def use_no_kernels():
+    """Pool by MLX's operators on a GPU, too."""
+    from models.kernels import pooling_gpu
+
+    pooling_gpu.are_right = lambda *variant: False
 
 
 def torch_worker(name, *arguments, count=10):
@@ -416,7 +427,8 @@ def load(args):
 
 WORKERS = {
     "ours": our_worker,
-    "plain": lambda network: our_worker(network, plain=True),
+    "plain": lambda network: our_worker(network, use_plain_operators),
+    "operators": lambda network: our_worker(network, use_no_kernels),
     "torch": lambda network: torch_worker("stepper", network, STEPS[network], picture()),
     "dream ours": our_dreamer,
     "dream torch": torch_dreamer,

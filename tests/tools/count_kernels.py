@@ -2,6 +2,7 @@
 
 python tests/tools/count_kernels.py                      a step at 400 x 600 to inception4c, as on Metal
 python tests/tools/count_kernels.py --size 200 300 --network resnet50 --layer layer3 --eager
+python tests/tools/count_kernels.py --pooling-kernels  where a GPU takes those of models/kernels/pooling_kernels.py
 
 graph_nodes.cpp reads the graph that MLX lays out; a C++ compiler builds it against MLX's headers (mx.compile needs one
 on a CPU, too). A kernel is a node that computes (on Metal a pad is two, a concatenation one an input): views of arrays
@@ -24,6 +25,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
 import models  # noqa: E402
 from models.dreaming.targets import parse_targets  # noqa: E402
+from models.kernels import pooling_gpu, pooling_kernels  # noqa: E402
 from models.kernels.arrays import roll  # noqa: E402
 
 import forced_gpu  # noqa: E402
@@ -190,14 +192,31 @@ def count_step(net, layer, height, width):
     return count(nodes(step(gradient, move, image)))
 
 
+def use_stand_ins():
+    """Lay out one node of MLX's for each of our pooling kernels, of which a CPU makes none: they are counted rightly,
+    their traffic is not, and what they compute is nothing.
+    """
+
+    def run(name, inputs, outputs, constants):
+        first, second = (inputs[2], inputs[0]) if constants.get("PLUS") else inputs[:2]
+        seen = mx.as_strided(first, outputs[0][0], (0, 0, 0, 1))
+        return mx.divmod(seen, second.reshape(-1)[: seen.shape[-1]])[: len(outputs)]
+
+    pooling_gpu.are_right = lambda *variant: True
+    pooling_kernels.run = run
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=(400, 600), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--network", default="googlenet")
     parser.add_argument("--layer", help="(default: the network's own)")
     parser.add_argument("--eager", action="store_true", help="without mx.compile")
+    parser.add_argument("--pooling-kernels", action="store_true", help="with kernels of our own")
     args = parser.parse_args()
     forced_gpu.force()
+    if args.pooling_kernels:
+        use_stand_ins()
     if args.eager:
         mx.disable_compile()
     net = models.weights_file.Metadata(args.network, 10).build().eval()
