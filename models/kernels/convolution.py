@@ -131,7 +131,10 @@ def convolve(bands, weight, bias, stride, padding, size, cached):
         weights, biases = [], []
         for (stream, ends), part in zip(lanes, dy, strict=True):
             with mx.stream(stream):
-                weights.append(weight_gradient(seen(parts, *ends), weight, part, stride))
+                if stride == (1, 1) and by_winograd(weight):
+                    weights.append(winograd_weight_gradient(parts, ends[0] - ph, padding[1], part))
+                else:
+                    weights.append(weight_gradient(seen(parts, *ends), weight, part, stride))
                 biases.append(part.sum(axis=(0, 1, 2)))
         return (dx, sum(weights), sum(biases))[: len(primals)]  # what nobody asks for is never computed
 
@@ -238,6 +241,4 @@ def conv_transpose(dy, factors, columns):
 
 def weight_gradient(x, weight, dy, stride):
     """Compute the gradient for the weights, O x h x w x C, of the padded x."""
-    if stride == (1, 1) and by_winograd(weight):
-        return winograd_weight_gradient(x, dy)
     return (dy.reshape(-1, len(weight)).T @ unfold(x, weight.shape[1:3], stride)).reshape(weight.shape)

@@ -63,20 +63,27 @@ def winograd(parts, top, size, left, factors, bias):
 
 def winograd_strip(parts, top, size, left, factors, bias):
     """Make the outputs of the tiles that these rows and columns need."""
-    (rows, columns), (n, _, width, _), (blocks, *_, block) = size, parts[0].shape, factors.shape
-    down, across = -(-rows // 4), -(-columns // 4)  # tiles
-    x = gather(parts, top, top + 4 * down + 2, (left, 4 * across + 2 - width - left))
-    made = products(input_planes(x), factors, n * down)
+    n, (down, across), (blocks, *_, block) = len(parts[0]), tiles(size), factors.shape
+    made = products(input_planes(parts, top, size, left), factors, n * down)
     y = of_each(OUTPUT, blocks) @ made.reshape(blocks, 36, -1)
     y = y.reshape(blocks, 4, 4, n, down, across, block).transpose(3, 4, 1, 5, 2, 0, 6)
     y = laid_out(y) if bias is None else y + bias.reshape(blocks, block)
     return y.reshape(n, 4 * down, 4 * across, blocks * block)
 
 
-def input_planes(x):
-    """Transform the tiles of the padded x, which overlap, along columns, then along rows: 36 x tiles x C."""
+def tiles(size):
+    """Return how many tiles make so many rows and columns of outputs."""
+    return [-(-side // 4) for side in size]
+
+
+def input_planes(parts, top, size, left):
+    """Transform the tiles that so many rows and columns of outputs need, which overlap, along columns, then along rows:
+    36 x tiles x C.
+    """
+    (down, across), width = tiles(size), parts[0].shape[2]
+    x = gather(parts, top, top + 4 * down + 2, (left, 4 * across + 2 - width - left))
     n, height, width, channels = x.shape
-    down, across, row = (height - 2) // 4, (width - 2) // 4, width * channels
+    row = width * channels
     rows = mx.as_strided(x, (n, down, 6, row), (height * row, 4 * row, row, 1))  # six rows are a matrix as they lie
     rows = of_each(INPUT, n, down) @ rows
     cells = mx.as_strided(rows, (6, 6, n * down, across, channels), (row, channels, 6 * row, 4 * channels, 1))
@@ -103,13 +110,16 @@ def of_each(matrix, *counts):
     return matrices
 
 
-def winograd_weight_gradient(x, dy):
-    """Compute the gradient of winograd() for its weights: the same 36 products, each summed over the tiles."""
+def winograd_weight_gradient(parts, top, left, dy):
+    """Compute the gradient of winograd() for its weights: the same 36 products, each summed over the tiles.
+
+    Where winograd() took one strip, a compiled step still has its input_planes().
+    """
     n, rows, columns, outputs = dy.shape
-    down, across = -(-rows // 4), -(-columns // 4)
-    beyond = [(0, 0), (0, 4 * down - rows), (0, 4 * across - columns), (0, 0)]
-    x, dy = mx.pad(x, beyond), mx.pad(dy, beyond)
+    down, across = tiles((rows, columns))
+    planes = input_planes(parts, top, (rows, columns), left)
+    dy = gather([dy], 0, 4 * down, (0, 4 * across - columns))
     dy = laid_out(dy.reshape(n, down, 4, across, 4, outputs).transpose(2, 4, 0, 1, 3, 5))
     dy = (OUTPUT_GRADIENT @ dy.reshape(16, -1)).reshape(36, -1, outputs)
-    taps = KERNEL.T @ (dy.transpose(0, 2, 1) @ input_planes(x)).reshape(36, -1)
+    taps = KERNEL.T @ (dy.transpose(0, 2, 1) @ planes).reshape(36, -1)
     return taps.reshape(3, 3, outputs, -1).transpose(2, 0, 1, 3)
