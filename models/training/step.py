@@ -19,7 +19,7 @@ from ..network import layers_after
 from ..registry import entry
 
 AUX_WEIGHT = 0.3  # of each auxiliary classifier's loss: Szegedy et al., Going Deeper with Convolutions, 2014, section 5
-PIECE = 4  # images at a time in the frozen part on a CPU: their activations stay in its cache
+PIECE = 8  # images at a time in the frozen part on a CPU: their activations stay in its cache
 
 
 def frozen_features(net, images, split):
