@@ -28,7 +28,7 @@ INPUT = mx.array(INPUT, mx.float32)
 KERNEL, OUTPUT = (mx.array(np.kron(matrix, matrix), mx.float32) for matrix in (KERNEL, OUTPUT))
 OUTPUT_GRADIENT = OUTPUT.T
 
-STRIP = 2**23  # bytes of transformed tiles that are made at a time, about: VGG would need thrice the memory
+STRIP = 2**22  # bytes of transformed tiles that are made at a time, about: a core's cache has them where they are read
 BLOCKS = (32, 16)  # channels of outputs that a small product makes, where they can be cut so
 
 
@@ -47,16 +47,18 @@ def winograd_factors(weight):
 
 
 def winograd(parts, top, size, left, factors, bias):
-    """Do what correlate() does, for kernels of 3 x 3 by Winograd's 36 products, a strip of rows after the other."""
+    """Do what correlate() does, for kernels of 3 x 3 by Winograd's 36 products, a strip of rows after the other: MLX
+    would take all strips through a product before it goes on to what reads that.
+    """
     rows, columns = size
     channels = max(parts[0].shape[-1], len(factors) * factors.shape[-1])
     cells = 9 / 4 * len(parts[0]) * rows * columns * channels  # that the transformed tiles have
     strips = min(-(-rows // 4), max(1, round(4 * cells / STRIP)))
     cuts = [4 * (-(-rows // 4) * i // strips) for i in range(strips)] + [rows]
-    made = [
-        winograd_strip(parts, top + start, (stop - start, columns), left, factors, bias)
-        for start, stop in zip(cuts, cuts[1:], strict=False)
-    ]
+    made = []
+    for start, stop in zip(cuts, cuts[1:], strict=False):
+        parts = mx.depends(list(parts), made[-1:]) if made else parts
+        made.append(winograd_strip(parts, top + start, (stop - start, columns), left, factors, bias))
     whole = join_cells(made, 1) if strips > 1 else made[0]
     return whole[:, :rows, :columns]
 
