@@ -19,7 +19,7 @@ from ..network import layers_after
 from ..registry import entry
 
 AUX_WEIGHT = 0.3  # of each auxiliary classifier's loss: Szegedy et al., Going Deeper with Convolutions, 2014, section 5
-PIECE = 8  # images at a time in the frozen part on a CPU: their activations stay in its cache
+PIECE = 4  # images at a time in the frozen part on a CPU: their activations stay in its cache
 
 
 def frozen_features(net, images, split):
@@ -28,8 +28,13 @@ def frozen_features(net, images, split):
         return net.normalise(mx.array(images))
     images = mx.array(images)
     piece = PIECE if on_cpu() else len(images)
-    pieces = [images[start : start + piece] for start in range(0, len(images), piece)]
-    return mx.concatenate([net.activations(few, [split])[split] for few in pieces])
+    features = []
+    for start in range(0, len(images), piece):
+        few = images[start : start + piece]
+        if features:  # one after the other: MLX would take all of them through a layer before it goes on to the next
+            (few,) = mx.depends([few], features[-1:])
+        features.append(net.activations(few, [split])[split])
+    return mx.concatenate(features)
 
 
 def inputs(net, batch, split):
