@@ -9,7 +9,7 @@ import math
 
 import mlx.core as mx
 
-LARGEST = 2**31 - 1  # cells of an array, which the kernels number by an int
+LARGEST = 2**31 - 2**10  # cells of an array: an int numbers them, and the threads of a last group beyond them
 
 CELL = {
     "metal": "int cell = thread_position_in_grid.x;",
