@@ -1,4 +1,4 @@
-"""Max pooling and its gradient as two kernels for GPUs, each a text that Metal's and CUDA's compilers take, and C++'s,
+"""Max pooling and its gradient as two kernels for GPUs, each a text for Metal's compiler, for CUDA's, and for C++'s,
 with which tests/models/test_pooling_kernels.py tries them. Arrays N x H x W x C, windows of K x K cells, S apart.
 
 A thread makes a cell of the output: its number is `cell`.
