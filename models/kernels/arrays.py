@@ -25,6 +25,15 @@ def laid_out(x):
     return x + full(x.shape, x.dtype, of=x.shape[-1])
 
 
+def after(made, *arrays):
+    """Return [arrays], which wait for the last of `made`, if there is one.
+
+    Pieces of work are then finished one by one, while a cache has them: MLX would take all of them through an operation
+    before it goes on to the next.
+    """
+    return mx.depends(list(arrays), made[-1:]) if made else list(arrays)
+
+
 def at_least_zero(x):
     """Return max(x, 0)."""
     return mx.maximum(x, full(x.shape, x.dtype) if on_cpu() else 0)

@@ -166,7 +166,7 @@ def correlate(parts, top, size, left, factors, kernel, bias=None):
     The first window begins in row `top` of what lies in the bands `parts`, and `left` columns before it.
     """
     (kh, kw), (rows, columns) = kernel, size
-    n, _, width, channels = parts[0].shape
+    n, _, width, _ = parts[0].shape
     if not isinstance(factors, list):
         return winograd(parts, top, size, left, factors, bias)
     x = gather(parts, top, top + rows + kh - 1, (left, columns + kw - 1 - width - left))

@@ -30,7 +30,7 @@ def plain_relu_gradient(x, dy, y):
 
 
 def concatenate(arrays):
-    """Concatenate arrays or Bands N x H x W x C along the channels. The ReLUs that made all of them become one."""
+    """Concatenate arrays or Bands N x H x W x C along the channels. On a CPU, the ReLUs that made all become one."""
     before = [getattr(x, "before_relu", None) for x in arrays]
     if not on_cpu() or any(x is None for x in before):
         return bands.concatenate(arrays)

@@ -9,7 +9,7 @@ import functools
 import mlx.core as mx
 import numpy as np
 
-from .arrays import join_cells, laid_out
+from .arrays import after, join_cells, laid_out
 from .bands import gather
 from .blas import SMALL_PRODUCT, small_products
 
@@ -47,9 +47,7 @@ def winograd_factors(weight):
 
 
 def winograd(parts, top, size, left, factors, bias):
-    """Do what correlate() does, for kernels of 3 x 3 by Winograd's 36 products, a strip of rows after the other: MLX
-    would take all strips through a product before it goes on to what reads that.
-    """
+    """Do what correlate() does, for kernels of 3 x 3 by Winograd's 36 products, a strip of rows after the other."""
     rows, columns = size
     channels = max(parts[0].shape[-1], len(factors) * factors.shape[-1])
     cells = 9 / 4 * len(parts[0]) * rows * columns * channels  # that the transformed tiles have
@@ -57,8 +55,8 @@ def winograd(parts, top, size, left, factors, bias):
     cuts = [4 * (-(-rows // 4) * i // strips) for i in range(strips)] + [rows]
     made = []
     for start, stop in zip(cuts, cuts[1:], strict=False):
-        parts = mx.depends(list(parts), made[-1:]) if made else parts
-        made.append(winograd_strip(parts, top + start, (stop - start, columns), left, factors, bias))
+        strip = top + start, (stop - start, columns), left
+        made.append(winograd_strip(after(made, *parts), *strip, factors, bias))
     whole = join_cells(made, 1) if strips > 1 else made[0]
     return whole[:, :rows, :columns]
 

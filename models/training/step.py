@@ -12,7 +12,7 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-from ..kernels.arrays import on_cpu
+from ..kernels.arrays import after, on_cpu
 from ..kernels.bands import cut, join
 from ..kernels.compilation import compiled_with
 from ..network import layers_after
@@ -30,9 +30,7 @@ def frozen_features(net, images, split):
     piece = PIECE if on_cpu() else len(images)
     features = []
     for start in range(0, len(images), piece):
-        few = images[start : start + piece]
-        if features:  # one after the other: MLX would take all of them through a layer before it goes on to the next
-            (few,) = mx.depends([few], features[-1:])
+        (few,) = after(features, images[start : start + piece])
         features.append(net.activations(few, [split])[split])
     return mx.concatenate(features)
 
