@@ -13,7 +13,9 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")  # on CUDA and M5, float32 product
 
 import models
 from models.dreaming import background
+from models.kernels import pooling_gpu, pooling_kernels
 
+import kernels_in_cpp
 import numpy as np
 import pytest
 from PIL import Image
@@ -97,6 +99,17 @@ def here(tmp_path, monkeypatch):
 def net():
     """The bundled network."""
     return models.load("googlenet", weights=models.STARTER)
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Let the GPU's pooling kernels run, as C++."""
+    if not shutil.which("c++"):
+        pytest.skip("there is no C++ compiler")
+    pooling_gpu.are_right.cache_clear()
+    monkeypatch.setattr(pooling_kernels, "run", kernels_in_cpp.run)
+    yield
+    pooling_gpu.are_right.cache_clear()
 
 
 # --- What concepts are made of ---

@@ -2,16 +2,14 @@
 
 import ctypes
 import functools
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
-from models.kernels import pooling_gpu, pooling_kernels
+from models.kernels import pooling_kernels
 
 import mlx.core as mx
 import numpy as np
-import pytest
 
 # what a text needs to be C++: arrays that know where they end, and a loop over the threads
 FRAME = """
@@ -71,14 +69,3 @@ def run(name, inputs, outputs, constants):
 
 def pointers(arrays):
     return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
-
-
-@pytest.fixture
-def kernels(monkeypatch):
-    """Let the kernels run as C++."""
-    if not shutil.which("c++"):
-        pytest.skip("there is no C++ compiler")
-    pooling_gpu.are_right.cache_clear()
-    monkeypatch.setattr(pooling_kernels, "run", run)
-    yield
-    pooling_gpu.are_right.cache_clear()

@@ -12,9 +12,9 @@ import mlx.core as mx
 import numpy as np
 
 from . import pooling_kernels
+from .pooling_kernels import BLOCKED
 
-# in place of the number of a window's cell that is its maximum: for a cell outside it, and where a ReLU blocks it
-UNSEEN, BLOCKED = 255, 254
+UNSEEN = 255  # in place of the number that a window's cell has: for a cell outside it
 
 
 class Windows(NamedTuple):
@@ -27,10 +27,13 @@ class Windows(NamedTuple):
     rows: tuple
     columns: tuple
 
+    def padded(self, shape):
+        """Return the height and width of N x H x W x C with its border."""
+        return [side + sum(ends) for side, ends in zip(shape[1:3], (self.rows, self.columns), strict=True)]
+
     def size(self, shape):
         """Return in how many rows and columns they lie over N x H x W x C."""
-        edges = (self.rows, self.columns)
-        return [(side + sum(ends) - self.k) // self.s + 1 for side, ends in zip(shape[1:3], edges, strict=True)]
+        return [(side - self.k) // self.s + 1 for side in self.padded(shape)]
 
     @property
     def reach(self):
@@ -39,8 +42,7 @@ class Windows(NamedTuple):
 
     def blocks(self, shape):
         """Return how many blocks of s x s cells the padded map has, down and across."""
-        edges = (self.rows, self.columns)
-        return [-(-(side + sum(ends)) // self.s) for side, ends in zip(shape[1:3], edges, strict=True)]
+        return [-(-side // self.s) for side in self.padded(shape)]
 
 
 AROUND = Windows(3, 1, (1, 1), (1, 1))  # of an Inception module's pooling
@@ -57,9 +59,8 @@ def max_pool_gpu(windows, relu=False):
 
     @mx.custom_function
     def pool(x, bias):
-        if has_kernels(x, windows, relu):
-            return pooling_kernels.pool(windows, x, bias, relu, BLOCKED)
-        return by_operators(windows, x, bias, relu)
+        pooled = pooling_kernels.pool if has_kernels(x, windows, relu) else by_operators
+        return pooled(windows, x, bias, relu)
 
     @pool.vjp
     def pool_vjp(primals, dy, outputs):
@@ -96,7 +97,7 @@ def agree(windows, relu, plus, dtype):
     """Return whether our kernels agree with MLX's operators on a map with equal cells, and cells below 0."""
     rng = np.random.default_rng(0)
     x, bias = (mx.array(rng.integers(-9, 10, shape) / 8, dtype) for shape in ((2, 13, 10, 40), 40))
-    y, places = pooling_kernels.pool(windows, x, bias, relu, BLOCKED)
+    y, places = pooling_kernels.pool(windows, x, bias, relu)
     plain, plain_places = by_operators(windows, x, bias, relu)
     dy = mx.array(rng.integers(-9, 10, y.shape) / 8, dtype)
     dx = pooling_kernels.gradient(windows, dy, places, x.shape, x if plus else None)
@@ -155,7 +156,7 @@ def max_pool_3x3(x):
     N x H x W x C; without our kernels, about those of a border of one, too, so that the gradient needs no padding.
     """
     if has_kernels(x, AROUND, plus=True):
-        return pooling_kernels.pool(AROUND, x, x, False, BLOCKED)
+        return pooling_kernels.pool(AROUND, x)
     x = mx.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)], constant_values=-float("inf"))
     return maxima_and_places(cells_of_windows(x, 3, 1))
 

@@ -11,6 +11,8 @@ import mlx.core as mx
 
 LARGEST = 2**31 - 2**10  # cells of an array: an int numbers them, and the threads of a last group beyond them
 
+BLOCKED = 254  # the place of a window whose maximum a ReLU blocks
+
 CELL = {
     "metal": "int cell = thread_position_in_grid.x;",
     "cuda": "int cell = blockIdx.x * blockDim.x + threadIdx.x;",
@@ -76,13 +78,13 @@ KERNELS = {  # name: (inputs, outputs, text)
 }
 
 
-def pool(windows, x, bias, relu, blocked):
-    """Return (y, places) of a map x; bias: C numbers, which are not read without `relu`."""
+def pool(windows, x, bias=None, relu=False):
+    """Return (y, places) of a map x; bias: C numbers, with `relu` alone."""
     size = windows.size(x.shape)
     sizes = mx.array([*size, windows.rows[0], windows.columns[0]], mx.int32)
     shape = (x.shape[0], *size, x.shape[3])
-    constants = {"T": x.dtype, "K": windows.k, "S": windows.s, "RELU": relu, "BLOCKED": blocked}
-    return run("pool", [x, bias, sizes], [(shape, x.dtype), (shape, mx.uint8)], constants)
+    constants = {"T": x.dtype, "K": windows.k, "S": windows.s, "RELU": relu, "BLOCKED": BLOCKED}
+    return run("pool", [x, x if bias is None else bias, sizes], [(shape, x.dtype), (shape, mx.uint8)], constants)
 
 
 def gradient(windows, dy, places, shape, plus=None):

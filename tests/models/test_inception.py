@@ -9,7 +9,6 @@ from models.kernels.inception import inception_gpu
 import mlx.core as mx
 import numpy as np
 import pytest
-from kernels_in_cpp import kernels  # noqa: F401
 from mlx.utils import tree_map
 
 WIDTHS = (12, 7, 5, 9, 3, 4, 6)
@@ -76,7 +75,7 @@ def test_a_module_as_one(conv, size5x5, size, as_one):
 
 @pytest.mark.parametrize("conv, size5x5", [(BasicConv2d, 3), (ConvReLU, 5)])
 @pytest.mark.parametrize("as_one", [as_one, before_a_pooling])
-def test_a_module_with_a_gpus_kernels(kernels, conv, size5x5, as_one):  # noqa: F811
+def test_a_module_with_a_gpus_kernels(kernels, conv, size5x5, as_one):
     check_gradients(module_with_weights(conv, size5x5).eval(), (2, 7, 6), as_one)
 
 

@@ -1,12 +1,11 @@
 """The pooling kernels for GPUs, as C++, against MLX's operators; and what happens where they are wrong."""
 
 from models.kernels import pooling_gpu, pooling_kernels
-from models.kernels.pooling_gpu import AROUND, BLOCKED, Windows
+from models.kernels.pooling_gpu import AROUND, Windows
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from kernels_in_cpp import kernels  # noqa: F401
 
 WINDOWS = [
     *(Windows(3, 2, (0, 1), (0, 0)), Windows(3, 2, (1, 1), (1, 1)), Windows(2, 2, (0, 0), (0, 1))),
@@ -17,10 +16,10 @@ WINDOWS = [
 @pytest.mark.parametrize("windows", WINDOWS)
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("size", [(1, 9, 14, 3), (2, 16, 11, 4)])
-def test_kernels_against_operators(kernels, windows, relu, size):  # noqa: F811
+def test_kernels_against_operators(kernels, windows, relu, size):
     rng = np.random.default_rng(0)
     x, bias = (mx.array(rng.integers(-3, 4, shape), mx.float32) for shape in (size, size[3:]))  # many are equal
-    y, places = pooling_kernels.pool(windows, x, bias, relu, BLOCKED)
+    y, places = pooling_kernels.pool(windows, x, bias, relu)
     plain, plain_places = pooling_gpu.by_operators(windows, x, bias, relu)
     assert mx.array_equal(y, plain)
     dy = mx.array(rng.integers(-9, 10, y.shape), mx.float32)
@@ -30,7 +29,7 @@ def test_kernels_against_operators(kernels, windows, relu, size):  # noqa: F811
 
 
 @pytest.mark.parametrize("relu", [False, True])
-def test_a_pooling_made_of_kernels(kernels, relu, monkeypatch):  # noqa: F811
+def test_a_pooling_made_of_kernels(kernels, relu, monkeypatch):
     """The same function and gradients as of operators, to which it goes back where the kernels are wrong."""
     rng = np.random.default_rng(0)
     x, bias = (mx.array(rng.normal(size=shape), mx.float32) for shape in ((2, 9, 14, 3), 3))
