@@ -42,8 +42,9 @@ def winograd_factors(weight):
     outputs, _, _, channels = weight.shape
     sizes = (*BLOCKS, outputs) if small_products() else (outputs,)
     block = next(size for size in sizes if outputs % size == 0)
-    taps = (KERNEL @ weight.transpose(1, 2, 3, 0).reshape(9, -1)).reshape(36, 1, channels, -1, block)
-    return mx.contiguous(taps.transpose(3, 0, 1, 2, 4))
+    taps = mx.contiguous(weight.reshape(-1, block, 9, channels).transpose(0, 2, 3, 1))
+    factors = of_each(KERNEL, len(taps)) @ taps.reshape(-1, 9, channels * block)
+    return factors.reshape(-1, 36, 1, channels, block)
 
 
 def winograd(parts, top, size, left, factors, bias):
