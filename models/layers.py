@@ -3,7 +3,7 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from .kernels.arrays import on_cpu
+from .kernels.arrays import on_cpu, sum_of
 from .kernels.bands import each, join
 from .kernels.convolution import conv2d, conv2d_relu
 from .kernels.pooling import max_pool
@@ -136,8 +136,8 @@ class LRN(nn.Module):
         dtype, x = x.dtype, x.astype(mx.float32)  # squares are too large for float16
         channels = x.shape[-1]
         squares = mx.pad(x * x, [(0, 0), (0, 0), (0, 0), (2, 2)])
-        total = sum(squares[..., i : i + channels] for i in range(5))
-        root = mx.rsqrt(1 + self.alpha / 5 * total)
+        near = sum_of(squares[..., i : i + channels] for i in range(5))
+        root = mx.rsqrt(1 + self.alpha / 5 * near)
         return (x * root * mx.sqrt(root)).astype(dtype)  # a power of -3/4 by way of roots, several times faster
 
 

@@ -34,6 +34,11 @@ def after(made, *arrays):
     return mx.depends(list(arrays), made[-1:]) if made else list(arrays)
 
 
+def sum_of(arrays):
+    """Return the sum of arrays. The built-in sum() would add the first of them to 0, a pass over memory more."""
+    return functools.reduce(mx.add, arrays)
+
+
 def at_least_zero(x):
     """Return max(x, 0)."""
     return mx.maximum(x, full(x.shape, x.dtype) if on_cpu() else 0)
@@ -132,7 +137,7 @@ def sums(axis, parts, length):
     for start, stop in zip(cuts, cuts[1:], strict=False) if parts else ():
         here = [along(axis, x, start - first, stop - first) for first, end, x in spans if first <= start < end]
         if here:
-            yield start, stop, wide(functools.reduce(mx.add, here))
+            yield start, stop, wide(sum_of(here))
         else:
             shape = list(parts[0][1].shape)
             shape[axis] = stop - start

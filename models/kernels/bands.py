@@ -7,14 +7,13 @@ takes the rows beyond its band's border from the neighbours (gather()), and the 
 The numbers are those of one band, to rounding. For a batch, the bands are parts of it, which need no neighbours.
 """
 
-import functools
 import itertools
 import threading
 
 import mlx.core as mx
 
 from . import blas
-from .arrays import along, blank, join_cells, laid_out, on_cpu, wide
+from .arrays import along, blank, join_cells, laid_out, on_cpu, sum_of, wide
 
 ROWS = 4  # the fewest rows a band may have: an array with fewer a band is one piece again
 IMAGE_ROWS = 32  # likewise of pixels
@@ -53,8 +52,8 @@ class Bands:
         """Return the mean over `axis`, which is (1, 2): N x C."""
         if self.axis == 0:
             return join(self).mean(axis=axis)
-        total = functools.reduce(mx.add, each(lambda part: part.sum(axis=axis), self).parts)
-        return total / (self.shape[1] * self.shape[2])
+        sums = each(lambda part: part.sum(axis=axis), self).parts
+        return sum_of(sums) / (self.shape[1] * self.shape[2])
 
 
 def use(number):

@@ -13,7 +13,7 @@ products on what is in memory already:
 import mlx.core as mx
 
 from . import relu as relu_kernels
-from .arrays import blank, laid_out, on_cpu, overlap_add, wide
+from .arrays import blank, laid_out, on_cpu, overlap_add, sum_of, wide
 from .bands import Bands, by_rows, differentiable, each, edges, gather, segments
 from .blocks import depth_to_space, space_to_depth
 from .gpu import conv2d_gpu
@@ -136,7 +136,7 @@ def convolve(bands, weight, bias, stride, padding, size, cached):
                 else:
                     weights.append(weight_gradient(seen(parts, *ends), weight, part, stride))
                 biases.append(part.sum(axis=(0, 1, 2)))
-        return (dx, sum(weights), sum(biases))[: len(primals)]  # what nobody asks for is never computed
+        return (dx, sum_of(weights), sum_of(biases))[: len(primals)]  # what nobody asks for is never computed
 
     primals = (bands.parts, weight) if bias is None else (bands.parts, weight, bias)
     return Bands(differentiable(forward, backward)(*primals), bands.streams)

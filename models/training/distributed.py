@@ -8,6 +8,7 @@ from mlx.utils import tree_unflatten
 
 from dataset.cli import UsageError
 
+from ..kernels.arrays import sum_of
 from ..kernels.bands import Bands, one
 
 
@@ -65,7 +66,7 @@ def batch_norm(eps, world_size, streams):
 
     def total(function, *arrays):
         """Return the sum over the bands of the sums over their rows, 1 x C."""
-        return sum(on_each(lambda *own: function(*own).sum(axis=0, keepdims=True), *arrays))
+        return sum_of(on_each(lambda *own: function(*own).sum(axis=0, keepdims=True), *arrays))
 
     def moments(bands):
         """Return (mean, variance), both 1 x C, over all rows of all bands of all processes."""
