@@ -133,7 +133,7 @@ def concatenate(arrays):
         parts = mx.split(dy, ends, axis=-1)
         return [laid_out(part) for part in parts] if on_cpu() else parts
 
-    return each(lambda *parts: differentiable(lambda *parts: join_cells(parts, -1), gradient)(*parts), *arrays)
+    return each(differentiable(lambda *parts: join_cells(parts, -1), gradient), *arrays)
 
 
 def channel_ends(arrays):
@@ -184,16 +184,20 @@ def shares(heights, rows):
 
 
 def differentiable(function, gradient):
-    """Return `function` with gradient(primals, cotangents, outputs), both on the stream that it is called on."""
-    stream = mx.default_stream(mx.default_device())
-    custom = mx.custom_function(function)
+    """Return `function` with gradient(primals, cotangents, outputs), both on the stream that each call is made on."""
 
-    @custom.vjp
-    def vjp(*arguments):
-        with mx.stream(stream):
-            return gradient(*arguments)
+    def call(*primals):
+        stream = mx.default_stream(mx.default_device())
+        custom = mx.custom_function(function)
 
-    return custom
+        @custom.vjp
+        def vjp(*arguments):
+            with mx.stream(stream):
+                return gradient(*arguments)
+
+        return custom(*primals)
+
+    return call
 
 
 def gather(parts, start, stop, columns=(0, 0), fill=0.0):
