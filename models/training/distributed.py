@@ -65,44 +65,43 @@ def batch_norm(eps, world_size, streams):
         return results
 
     def total(function, *arrays):
-        """Return the sum over the bands of the sums over their rows, 1 x C."""
-        return sum_of(on_each(lambda *own: function(*own).sum(axis=0, keepdims=True), *arrays))
+        """Return the sum over the cells of all bands, C."""
+        return sum_of(on_each(lambda *own: function(*own).sum(axis=tuple(range(own[0].ndim - 1))), *arrays))
 
     def moments(bands):
-        """Return (mean, variance), both 1 x C, over all rows of all bands of all processes."""
-        count = sum(map(len, bands))
-        mean = total(lambda rows: rows, bands) / count
-        variance = total(lambda rows: mx.square(rows - mean), bands) / count
+        """Return (mean, variance), both C, over all cells of all bands of all processes."""
+        cells = cells_of(bands)
+        mean = total(lambda x: x, bands) / cells
+        variance = total(lambda x: mx.square(x - mean), bands) / cells
         if world_size > 1:  # one exchange: what costs is its latency
-            everyone = mx.distributed.all_sum(mx.concatenate([mean, mean * mean, variance])) / world_size
-            mean, squares, within = mx.split(everyone, 3)
+            everyone = mx.distributed.all_sum(mx.stack([mean, mean * mean, variance])) / world_size
+            mean, squares, within = everyone
             variance = within + mx.maximum(squares - mean * mean, 0)
         return mean, variance
 
-    def rows_of(bands):
-        return on_each(lambda x: x.reshape(-1, x.shape[-1]), bands)
+    def cells_of(bands):
+        return sum(x.size for x in bands) // bands[0].shape[-1]
 
     @mx.custom_function
     def normalise(weight, bias, *bands):
-        mean, variance = moments(rows_of(bands))
+        mean, variance = moments(bands)
         scale = weight * mx.rsqrt(variance + eps)
         shift = bias - mean * scale
-        return (*on_each(lambda x: x * scale + shift, bands), mean[0], variance[0])
+        return (*on_each(lambda x: x * scale + shift, bands), mean, variance)
 
     @normalise.vjp
     def gradients(primals, cotangents, outputs):
-        (weight, _, *bands), (*towards, _, _), (*_, mean, variance) = primals, cotangents, outputs
-        rows, dy, inverse = rows_of(bands), rows_of(towards), mx.rsqrt(variance + eps)
-        d_bias = total(lambda dy: dy, dy)
-        along = total(lambda dy, rows: dy * (rows - mean), dy, rows)
-        shared = mx.concatenate([d_bias, along])
+        (weight, _, *bands), (*dy, _, _), (*_, mean, variance) = primals, cotangents, outputs
+        inverse = mx.rsqrt(variance + eps)
+        d_bias = shared_bias = total(lambda dy: dy, dy)
+        along = shared_along = total(lambda dy, x: dy * (x - mean), dy, bands)
         if world_size > 1:  # other processes' losses depend on this one's share of the mean, too
-            shared = mx.distributed.all_sum(shared) / world_size
-        offset, slope = shared / sum(map(len, rows))
-        scale, slope = weight * inverse, weight * inverse**3 * slope
-        shift = mean * slope - offset * scale
-        dx = on_each(lambda x, dy: dy * scale - x * slope + shift, bands, towards)
-        return (along * inverse)[0], d_bias[0], *dx
+            shared_bias, shared_along = mx.distributed.all_sum(mx.stack([d_bias, along])) / world_size
+        cells, scale = cells_of(bands), weight * inverse
+        slope = scale * inverse * inverse * (shared_along / cells)
+        shift = mean * slope - scale * (shared_bias / cells)
+        dx = on_each(lambda x, dy: dy * scale - x * slope + shift, bands, dy)
+        return along * inverse, d_bias, *dx
 
     return normalise
 
