@@ -66,3 +66,16 @@ def test_rows_of_features_are_not_cut(any_size):
     features = mx.ones((8, 5))
     assert bands.cut(features) is features
     assert isinstance(bands.cut(mx.ones((8, 5, 5, 3))), bands.Bands)
+
+
+@pytest.mark.skipif(not bands.on_cpu(), reason="a GPU has one band")
+def test_each_band_takes_its_own_gradient():
+    """A stream that took those of all bands would let the other cores wait."""
+    streams, seen = bands.streams(2), []
+    function = bands.differentiable(lambda x: x + x, lambda x, dy, y: seen.append(mx.default_stream(mx.cpu)) or dy + dy)
+
+    def joined(x):
+        return bands.join(bands.each(function, bands.Bands(mx.split(x, 2, axis=1), streams))).sum()
+
+    assert (mx.grad(joined)(mx.ones((1, 8, 4, 2))) == 2).all()
+    assert sorted(map(str, seen)) == sorted(map(str, streams))
