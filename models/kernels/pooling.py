@@ -4,10 +4,9 @@ import functools
 
 import mlx.core as mx
 
-from .arrays import along, on_cpu, overlap_add
-from .bands import Bands, by_rows, differentiable, each, edges, gather, join
-from .neighbours import max_of_neighbours
-from .pooling_gpu import Windows, max_pool_gpu
+from .arrays import along, full, on_cpu, overlap_add
+from .bands import Bands, by_rows, differentiable, each, edges, gather, join, one
+from .pooling_gpu import AROUND, Windows, max_pool_gpu
 from .relu import relu
 
 
@@ -18,23 +17,69 @@ def max_pool(x, kernel_size, stride, padding=0, ceil_mode=False):
     padding. Raises ValueError where no window fits.
     """
     k, s, p = kernel_size, stride, padding
-    height, width = x.shape[1:3]
-    rows, columns = ((p, ceil_padding(size, k, s, p) if ceil_mode else p) for size in (height, width))
-    if min(height + sum(rows), width + sum(columns)) < k:  # MLX would make an empty map of it
-        raise ValueError(f"a window of {k} x {k} is larger than its input, {height} x {width}")
+    rows, columns = ((p, ceil_padding(size, k, s, p) if ceil_mode else p) for size in x.shape[1:3])
+    windows = Windows(k, s, rows, columns)
+    if min(windows.padded(x.shape)) < k:  # MLX would make an empty map of it
+        raise ValueError("a window of {0} x {0} is larger than its input, {1} x {2}".format(k, *x.shape[1:3]))
     before = getattr(x, "before_relu", None) if s > 1 else None  # of which the ReLU may be taken afterwards, of less
     if not on_cpu():
-        windows = Windows(k, s, rows, columns)
         if before is None:
             return each(max_pool_gpu(windows), x)
         return each(lambda before: max_pool_gpu(windows, relu=True)(before, x.bias), before)
     if before is not None:
         return relu(max_pool(before, k, s, p, ceil_mode))
-    if (k, s, rows, columns) == (3, 1, (1, 1), (1, 1)):
-        return max_of_neighbours(x)
+    if windows == AROUND:
+        x = each(lambda part: max_of_three(2, one(part)).parts[0], x)
+        return by_rows(lambda bands: max_of_three(1, bands), x, x.shape[1])
     x = each(lambda x: max_of_columns(x, k, s, *columns), x)
-    count = (height + sum(rows) - k) // s + 1
+    count = windows.size(x.shape)[0]
     return by_rows(lambda bands: max_of_rows(bands, k, s, p, count), x, count)
+
+
+def max_of_three(axis, bands):
+    """Return the maximum of each cell and its two neighbours along an axis, along which the bands follow each other.
+
+    MLX changes a piece of an array in place with less traffic, and fewer operations, than cutting and joining takes.
+    """
+    first, second, last, but_first, but_last = (
+        (slice(None),) * axis + (slice(*ends),) for ends in ((0, 1), (1, 2), (-1, None), (1, None), (0, -1))
+    )
+    lanes = list(enumerate(bands.streams))
+
+    def forward(parts):
+        outputs = []
+        for i, stream in lanes:
+            with mx.stream(stream):
+                y = parts[i].at[but_first].maximum(parts[i][but_last])
+                y = y.at[but_last].maximum(parts[i][but_first])
+                y = y.at[first].maximum(parts[i - 1][last]) if i > 0 else y
+                outputs.append(y.at[last].maximum(parts[i + 1][first]) if i + 1 < len(parts) else y)
+        return outputs
+
+    def cells_before(parts, i):
+        x = full(parts[i].shape, parts[i].dtype, -float("inf")).at[but_first].maximum(parts[i][but_last])
+        return x.at[first].maximum(parts[i - 1][last]) if i > 0 else x
+
+    def backward(parts, dy, y):
+        shares = []  # of a window's gradient: what the cell before its own gets, what its own, and what the cell behind
+        for i, stream in lanes:
+            with mx.stream(stream):
+                shares.append(first_maxima([cells_before(parts, i), parts[i]], y[i], dy[i]))
+        gradients = []
+        for i, stream in lanes:
+            before, own, behind = shares[i]
+            with mx.stream(stream):
+                above = shares[i - 1][2][last] if i > 0 else None
+                if above is not None and own.shape[axis] > 1:
+                    before = before.at[second].add(above)  # for the first row, in the order of one band
+                elif above is not None:
+                    own = own + above
+                dx = own.at[but_last].add(before[but_first])
+                dx = dx.at[but_first].add(behind[but_last])
+                gradients.append(dx.at[last].add(shares[i + 1][0][first]) if i + 1 < len(parts) else dx)
+        return gradients
+
+    return Bands(differentiable(forward, backward)(bands.parts), bands.streams)
 
 
 def max_of_columns(x, k, s, p, end):
