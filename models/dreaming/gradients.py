@@ -8,6 +8,8 @@ import numpy as np
 
 from dataset.color import normalize_matrix
 
+from ..kernels.arrays import sum_of
+
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 # Columns: the principal axes of ImageNet's colors within an image, as long as the standard deviation along them,
@@ -89,7 +91,7 @@ def expand(low, shape):
 
 def cascade_gaussian(gradient, sigma):
     """Return the mean of three Gaussian blurs, sigma / 2, sigma and 2 sigma wide: gordicaleksa/pytorch-deepdream's."""
-    return sum(blur(gradient, gaussian(width)) for width in (sigma / 2, sigma, 2 * sigma)) / 3
+    return sum_of(blur(gradient, gaussian(width)) for width in (sigma / 2, sigma, 2 * sigma)) / 3
 
 
 def gaussian(sigma):
